@@ -1,0 +1,1 @@
+"""The rooms of the suite. They never import each other."""

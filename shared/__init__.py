@@ -1,0 +1,1 @@
+"""What two rooms or more need: contracts, messaging, errors. Knows no service."""

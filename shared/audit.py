@@ -1,0 +1,89 @@
+"""The audit log: each writer's chain of leaves, written in the transaction of the change it tells of.
+
+A leaf holds facts by identifier and digest. It never holds a PIN, an OTP, a SAD, a token or a document (EN 419 241-1
+SRG_AR.4). Every decision leaves one (promise G10); if it cannot be written, the change does not happen.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import asyncpg
+from pydantic import BaseModel, ConfigDict
+
+from shared.messaging import operation
+
+SCHEMA_VERSION = 1
+SOFTWARE_VERSION = "0.1.0"
+_DOMAIN = b"rakkan-audit/1"
+
+_START = "insert into audit_chains (chain_id, head) values ($1, $2) on conflict (chain_id) do nothing"
+_APPEND = """
+    with tail as (
+        select seq, head from audit_chains where chain_id = $1 for update
+    ), leaf as (
+        insert into audit_leaves (chain_id, seq, previous_hash, record, hash)
+        select $1, tail.seq + 1, tail.head, $2,
+               sha256($3 || int4send(length(convert_to($1, 'UTF8'))) || convert_to($1, 'UTF8')
+                      || int8send(tail.seq + 1) || tail.head || $2)
+        from tail
+        returning seq, hash
+    )
+    update audit_chains set seq = leaf.seq, head = leaf.hash from leaf where audit_chains.chain_id = $1
+"""
+
+
+class Leaf(BaseModel):
+    """One event (EN 419 241-1 SRG_AA.7: time, type, who, outcome). The fields are final: new ones only with a new version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    event_type: str
+    time: datetime
+    actor_type: Literal["client", "signer", "operator", "room"]
+    actor_id: str
+    tenant: str | None = None
+    subject: Mapping[str, str] = {}
+    """Identifiers of what it is about: `credential_id`, `key_id`, `certificate_hash`, `order_id`…"""
+    outcome: Literal["success", "refused", "failure"] = "success"
+    reason_code: str | None = None
+    request_id: str
+    correlation_id: str | None = None
+    digest_set_hash: str | None = None
+    """SHA-256 over the digests in order, each with its length before it."""
+    sad_hash: str | None = None
+    token_hash: str | None = None
+    policy_id: str | None = None
+    software_version: str = SOFTWARE_VERSION
+    hsm_serial: str | None = None
+
+
+class AuditWriter:
+    """The chain of one process."""
+
+    def __init__(self, room: str, instance: str) -> None:
+        self.chain_id = f"{room}/{instance}"
+
+    async def start(self, pool: asyncpg.Pool) -> None:
+        """Begin the chain; its first head names it, so that chains cannot be exchanged."""
+        await pool.execute(_START, self.chain_id, hashlib.sha256(_DOMAIN + self.chain_id.encode()).digest())
+
+    async def write(self, connection: asyncpg.Connection, event_type: str, **facts: object) -> None:
+        """Append one leaf in the caller's transaction. Call it last: the chain is locked until the commit."""
+        leaf = Leaf(
+            event_type=event_type,
+            time=datetime.now(UTC),
+            request_id=operation.current().operation_id,
+            **facts,  # type: ignore[arg-type]  # pydantic checks them
+        )
+        await connection.execute(_APPEND, self.chain_id, leaf.model_dump_json().encode(), _DOMAIN)
+
+
+def digest_set_hash(digests: tuple[bytes, ...]) -> str:
+    """What `digest_set_hash` holds."""
+    state = hashlib.sha256()
+    for digest in digests:
+        state.update(len(digest).to_bytes(4, "big") + digest)
+    return state.hexdigest()

@@ -1,0 +1,1 @@
+"""What the rooms say to each other: one file for each listener, frozen and strict pydantic models."""

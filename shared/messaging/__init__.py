@@ -1,0 +1,1 @@
+"""How the rooms talk: sealed envelopes over RabbitMQ, one topology, jobs from an outbox."""

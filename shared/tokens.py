@@ -1,0 +1,77 @@
+"""Access tokens (RFC 9068): written by authentication, checked by authentication and, for itself, by the SAM."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, OKPKey
+
+from shared.errors import Code, RakkanError
+from shared.trust import Purpose, SigningKey, Trust
+
+_ALGORITHM = "Ed25519"
+_TYPE = "at+jwt"
+AUDIENCE = "rakkan"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """Who may use the service, until when. `scope` is `service` (this issue knows no other)."""
+
+    token_id: str
+    issuer: str
+    client_id: str
+    tenant_id: str
+    scope: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+def write_token(token: AccessToken, key: SigningKey) -> str:
+    """The JWT, signed with a key of purpose `tokens`."""
+    header = {"alg": _ALGORITHM, "typ": _TYPE, "kid": key.key_id}
+    claims: dict[str, Any] = {
+        "iss": token.issuer,
+        "sub": token.client_id,
+        "aud": AUDIENCE,
+        "client_id": token.client_id,
+        "tenant": token.tenant_id,
+        "scope": token.scope,
+        "jti": token.token_id,
+        "iat": int(token.issued_at.timestamp()),
+        "exp": int(token.expires_at.timestamp()),
+    }
+    return jwt.encode(header, claims, OKPKey.import_key(key.key), algorithms=[_ALGORITHM])
+
+
+def verifying_keys(trust: Trust) -> KeySet:
+    """The public keys of authentication from the trust bundle, by key id."""
+    keys = trust.verifying_keys("authentication", Purpose.TOKENS)
+    return KeySet([OKPKey.import_key(key, {"kid": key_id, "use": "sig"}) for key_id, key in keys.items()])
+
+
+def read_token(text: str, keys: KeySet, *, now: datetime) -> AccessToken:
+    """The token's facts; TOKEN_INVALID when it is not ours as it stands, TOKEN_EXPIRED when it was."""
+    try:
+        decoded = jwt.decode(text, keys, algorithms=[_ALGORITHM])
+        claims = decoded.claims
+        if decoded.header.get("typ") != _TYPE or claims["aud"] != AUDIENCE:
+            raise RakkanError(Code.TOKEN_INVALID, "not an access token for this service")
+        token = AccessToken(
+            token_id=claims["jti"],
+            issuer=claims["iss"],
+            client_id=claims["client_id"],
+            tenant_id=claims["tenant"],
+            scope=claims["scope"],
+            issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        )
+    except (JoseError, ValueError, KeyError, TypeError):
+        raise RakkanError(Code.TOKEN_INVALID, "not signed by our authentication service") from None
+    if now >= token.expires_at:
+        raise RakkanError(Code.TOKEN_EXPIRED)
+    if token.issued_at > now + timedelta(seconds=5):
+        raise RakkanError(Code.TOKEN_INVALID, "from the future")
+    return token
