@@ -161,8 +161,8 @@ _END_OF_RSA_BELOW_3000 = datetime(2026, 1, 1, tzinfo=UTC)  # ETSI TS 119 312 / S
 _END_OF_112_BITS = datetime(2031, 1, 1, tzinfo=UTC)  # CRYPTREC: 112-bit security ends with 2030
 
 NOT_AFTER: dict[Profile, dict[KeyAlgorithm, datetime]] = {
-    Profile.EU: {key: _NEVER for key in KeyAlgorithm} | {KeyAlgorithm.RSA2048: _END_OF_RSA_BELOW_3000},
-    Profile.JP: {key: _NEVER for key in KeyAlgorithm} | {KeyAlgorithm.RSA2048: _END_OF_112_BITS},
+    Profile.EU: dict.fromkeys(KeyAlgorithm, _NEVER) | {KeyAlgorithm.RSA2048: _END_OF_RSA_BELOW_3000},
+    Profile.JP: dict.fromkeys(KeyAlgorithm, _NEVER) | {KeyAlgorithm.RSA2048: _END_OF_112_BITS},
 }
 """The moment from which a key algorithm may sign no more, by profile."""
 

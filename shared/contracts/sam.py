@@ -8,7 +8,6 @@ from pydantic import Field
 from shared.algorithms import Hash, KeyAlgorithm, Profile, Scheme
 from shared.contracts.base import Digests, Done, Identifier, Job, Name, Part, Reply, Request, Sealed
 
-
 # --- for the gateway -------------------------------------------------------------------------------------------------
 
 
