@@ -7,11 +7,11 @@ SRG_AR.4). Every decision leaves one (promise G10); if it cannot be written, the
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-import asyncpg
 from pydantic import BaseModel, ConfigDict
 
+from shared.database import Connection, Pool
 from shared.messaging import operation
 
 SCHEMA_VERSION = 1
@@ -35,7 +35,10 @@ _APPEND = """
 
 
 class Leaf(BaseModel):
-    """One event (EN 419 241-1 SRG_AA.7: time, type, who, outcome). The fields are final: new ones only with a new version."""
+    """One event (EN 419 241-1 SRG_AA.7: time, type, who, outcome).
+
+    The fields are final: new ones come only with a new `schema_version`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,17 +69,17 @@ class AuditWriter:
     def __init__(self, room: str, instance: str) -> None:
         self.chain_id = f"{room}/{instance}"
 
-    async def start(self, pool: asyncpg.Pool) -> None:
+    async def start(self, pool: Pool) -> None:
         """Begin the chain; its first head names it, so that chains cannot be exchanged."""
         await pool.execute(_START, self.chain_id, hashlib.sha256(_DOMAIN + self.chain_id.encode()).digest())
 
-    async def write(self, connection: asyncpg.Connection, event_type: str, **facts: object) -> None:
+    async def write(self, connection: Connection, event_type: str, **facts: Any) -> None:
         """Append one leaf in the caller's transaction. Call it last: the chain is locked until the commit."""
         leaf = Leaf(
             event_type=event_type,
             time=datetime.now(UTC),
             request_id=operation.current().operation_id,
-            **facts,  # type: ignore[arg-type]  # pydantic checks them
+            **facts,
         )
         await connection.execute(_APPEND, self.chain_id, leaf.model_dump_json().encode(), _DOMAIN)
 

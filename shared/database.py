@@ -6,16 +6,20 @@ Every wait has an end: a black hole between us and the server costs seconds, not
 import hashlib
 import ssl
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 
 from shared.settings import Database, secret
 
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
 _SHARED_SCHEMA = Path(__file__).parent / "schema"
 _LOCK = 0x72616B6B616E  # "rakkan": one migration at a time, in the whole database
 
 
-async def connect_pool(settings: Database, room: str) -> asyncpg.Pool:
+async def connect_pool(settings: Database, room: str) -> Pool:
     """A pool as the role of the room, that sees the schema of the room."""
     return await asyncpg.create_pool(
         host=settings.host,
@@ -41,7 +45,7 @@ async def connect_pool(settings: Database, room: str) -> asyncpg.Pool:
     )
 
 
-async def migrate(connection: asyncpg.Connection, room: str, folder: Path) -> tuple[str, ...]:
+async def migrate(connection: Connection, room: str, folder: Path) -> tuple[str, ...]:
     """Bring one room's schema up to date as the owner role `<room>_owner`; names of the files that ran.
 
     The shared files (audit, outbox) come first. A file that ran is never run again and may never be edited: a changed
@@ -58,7 +62,8 @@ async def migrate(connection: asyncpg.Connection, room: str, folder: Path) -> tu
             f'create table if not exists "{room}".migrations '
             "(file text primary key, digest bytea not null, ran_at timestamptz not null default now())"
         )
-        done = dict(await connection.fetch(f'select file, digest from "{room}".migrations'))
+        rows = await connection.fetch(f'select file, digest from "{room}".migrations')
+        done: dict[str, bytes] = {row["file"]: row["digest"] for row in rows}
         for file in files:
             ran += await _run_once(connection, room, owner, file, done)
     finally:
@@ -66,9 +71,7 @@ async def migrate(connection: asyncpg.Connection, room: str, folder: Path) -> tu
     return tuple(ran)
 
 
-async def _run_once(
-    connection: asyncpg.Connection, room: str, owner: str, file: Path, done: dict[str, bytes]
-) -> list[str]:
+async def _run_once(connection: Connection, room: str, owner: str, file: Path, done: dict[str, bytes]) -> list[str]:
     name = file.name if file.parent != _SHARED_SCHEMA else f"shared/{file.name}"
     sql = file.read_text(encoding="utf-8")
     digest = hashlib.sha256(sql.encode()).digest()

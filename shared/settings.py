@@ -1,5 +1,6 @@
-"""Settings from the environment: prefix `RAKKAN_`, nested names joined by `__`. An unknown `RAKKAN_` name stops the start.
+"""Settings from the environment: prefix `RAKKAN_`, nested names joined by `__`.
 
+An unknown `RAKKAN_` name stops the start.
 Secrets never stand in the environment: they are files (`…_FILE`), as Kubernetes and systemd mount them.
 """
 

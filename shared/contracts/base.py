@@ -6,7 +6,7 @@ replies let them pass, so that a replier can be upgraded before its callers.
 
 from typing import Annotated, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 _WIRE = ConfigDict(
     frozen=True,
@@ -52,13 +52,7 @@ class Done(Reply):
     """The answer where nothing more is to be said."""
 
 
-def _digest_sized(digest: bytes) -> bytes:
-    if not 1 <= len(digest) <= 128:
-        raise ValueError("a digest has 1 to 128 bytes")
-    return digest
-
-
-Digest = Annotated[bytes, AfterValidator(_digest_sized)]
+Digest = Annotated[bytes, Field(min_length=1, max_length=128)]
 Digests = Annotated[tuple[Digest, ...], Field(min_length=1, max_length=1000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]

@@ -1,4 +1,7 @@
-"""The operation a piece of work belongs to: its id, its deadline, and who asked. Carried by context, inherited by asks."""
+"""The operation a piece of work belongs to: its id, its deadline, and who asked.
+
+It is carried by context and inherited by every ask.
+"""
 
 import secrets
 from collections.abc import Iterator
@@ -16,6 +19,8 @@ class Operation:
     deadline: datetime
     caller: str
     """The room that sent the message in hand; the room itself at the edge."""
+    message_id: str = ""
+    """Of the message in hand: the same again is the same message, delivered or replayed once more."""
 
     @property
     def left_s(self) -> float:

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import asyncpg
-
 from shared.contracts.base import Job
+from shared.database import Connection, Pool
 from shared.messaging import operation
 
 _POST = """
@@ -30,7 +29,7 @@ class Posted:
     body: bytes
 
 
-async def post(connection: asyncpg.Connection, job: Job, *, message_id: str) -> None:
+async def post(connection: Connection, job: Job, *, message_id: str) -> None:
     """Promise a job, in the caller's transaction. The same message id again is the same promise."""
     body = job.model_dump_json().encode()
     await connection.execute(_POST, message_id, job.TYPE, operation.current().operation_id, body)
@@ -39,7 +38,7 @@ async def post(connection: asyncpg.Connection, job: Job, *, message_id: str) -> 
 class Outbox:
     """The waiting jobs of one room."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     @asynccontextmanager
