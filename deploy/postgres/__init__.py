@@ -1,0 +1,1 @@
+"""Roles and migrations of the database."""

@@ -1,0 +1,1 @@
+"""RabbitMQ objects that follow from the topology table."""
