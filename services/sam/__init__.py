@@ -1,0 +1,1 @@
+"""Signature activation module: may this key sign exactly this, now? (EN 419 241-2)"""

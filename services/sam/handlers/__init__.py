@@ -1,0 +1,1 @@
+"""The stories of the SAM's messages: signing, reading, enrolling, ending."""

@@ -1,0 +1,179 @@
+"""The rows the SAM believes, and the seal that makes them believable. Rules only; the key is handed in.
+
+A MAC covers the table, a format version and every field of the row. Whoever edits the database without the HSM makes
+a row the SAM refuses to use (RECORD_DAMAGED); an operator has to look into it.
+"""
+
+import hmac
+import os
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from shared.algorithms import KeyAlgorithm, Profile
+from shared.errors import Code, RakkanError
+
+_FORMAT = b"rakkan-row/1\0"
+_NONCE_BYTES = 12
+
+
+class State(StrEnum):
+    """Where a credential is in its life."""
+
+    REQUESTED = "requested"
+    GENERATED = "generated"
+    ORDERED = "ordered"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REFUSED = "refused"
+    ENDED = "ended"
+    DESTROYED = "destroyed"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    TABLE: ClassVar[str] = "signers"
+
+    signer_id: str
+    tenant_id: str
+    user_id: str
+    common_name: str
+    organization: str | None
+    country: str
+    pin_salt: bytes
+    pin_verifier: bytes
+    pin_tries_left: int
+    totp_secret: bytes | None
+    """Encrypted; see `RowSeal.conceal`."""
+    otp_tries_left: int
+    otp_last_step: int
+    version: int
+    mac: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    TABLE: ClassVar[str] = "credentials"
+
+    credential_id: str
+    signer_id: str
+    tenant_id: str
+    description: str
+    key_algorithm: KeyAlgorithm
+    profile: Profile
+    authority: str
+    otp_required: bool
+    hashes_required: bool
+    signatures_max: int
+    state: State
+    reason: str | None
+    key_id: str
+    share: bytes | None
+    """The key's share, encrypted; None once the key is destroyed."""
+    public_key: bytes | None
+    order_id: str | None
+    chain: tuple[bytes, ...]
+    certificate_status: str
+    not_after: datetime | None
+    version: int
+    mac: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What a SAD stands for. `used` and `replaced` change; the database guards them and, once more, the SVG."""
+
+    TABLE: ClassVar[str] = "authorizations"
+    UNSEALED: ClassVar[frozenset[str]] = frozenset({"used", "replaced"})
+
+    authorization_id: str
+    sad_hash: bytes
+    request_id: str
+    credential_id: str
+    tenant_id: str
+    client_id: str
+    signatures: int
+    bound: bool
+    digest_set_hash: bytes
+    epoch: int
+    began_at: datetime
+    expires_at: datetime
+    mac: bytes = b""
+    used: int = 0
+    replaced: bool = False
+
+
+Row = TypeVar("Row", Signer, Credential, Authorization)
+
+
+class RowSeal:
+    """Seals and checks rows, and conceals the secrets in them, under the key unsealed from the HSM at the start."""
+
+    def __init__(self, key: bytes) -> None:
+        self._mac_key = _derive(key, b"macs")
+        self._cipher = AESGCM(_derive(key, b"secrets"))
+
+    def seal(self, row: Row) -> Row:
+        """The row with its MAC."""
+        return replace(row, mac=self._mac(row))
+
+    def check(self, row: Row) -> Row:
+        """The row itself, or RECORD_DAMAGED unless it is as the SAM wrote it."""
+        if not hmac.compare_digest(row.mac, self._mac(row)):
+            raise RakkanError(Code.RECORD_DAMAGED, f"a row of {row.TABLE} is not as the SAM wrote it")
+        return row
+
+    def conceal(self, secret: bytes, *, subject: str) -> bytes:
+        """Encrypt a secret for its row; it opens for the same subject only."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret, subject.encode())
+
+    def reveal(self, concealed: bytes, *, subject: str) -> bytes:
+        try:
+            return self._cipher.decrypt(concealed[:_NONCE_BYTES], concealed[_NONCE_BYTES:], subject.encode())
+        except InvalidTag:
+            raise RakkanError(Code.RECORD_DAMAGED, f"the secret of {subject} is not as the SAM wrote it") from None
+
+    def _mac(self, row: Row) -> bytes:
+        unsealed = getattr(row, "UNSEALED", frozenset()) | {"mac"}
+        encoded = b"".join(
+            _prefixed(field.name.encode()) + _encode(getattr(row, field.name))
+            for field in fields(row)
+            if field.name not in unsealed
+        )
+        return hmac.digest(self._mac_key, _FORMAT + _prefixed(row.TABLE.encode()) + encoded, "sha256")
+
+
+def _encode(value: Any) -> bytes:  # noqa: PLR0911  # one return for each type is the table
+    """Typed and length-prefixed, so that no two different rows have one encoding."""
+    match value:
+        case None:
+            return b"n"
+        case bool():
+            return b"t" if value else b"f"
+        case int():
+            return b"i" + _prefixed(str(value).encode())
+        case str():
+            return b"s" + _prefixed(value.encode())
+        case bytes():
+            return b"b" + _prefixed(value)
+        case datetime():
+            return b"d" + _prefixed(value.astimezone(UTC).isoformat(timespec="microseconds").encode())
+        case tuple():
+            return b"l" + _prefixed(b"".join(_encode(item) for item in value))
+        case _:
+            raise TypeError(f"no encoding for {type(value).__name__}")
+
+
+def _prefixed(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"rakkan-sam/1 " + purpose).derive(key)
