@@ -39,7 +39,7 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.dropped else {}
 
     def own(self, path: Path) -> None:
-        if self.dropped:
+        if os.getuid() == 0:
             os.chown(path, self.uid, self.gid)
 
     def folder(self, path: Path, mode: int = 0o700) -> Path:

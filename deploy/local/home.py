@@ -23,9 +23,10 @@ def run_folder(account: Account, checkout: Path = CHECKOUT) -> Path:
             here.symlink_to(folder)
     if folder.is_symlink() or (folder.exists() and folder.stat().st_uid not in {account.uid, Account.of_caller().uid}):
         raise StackError(f"{folder} belongs to somebody else. Remove it, or run as its owner.")
-    return account.folder(folder, mode=0o711)
+    # Ours, not the account's: what runs there must not be able to replace our pid files.
+    return Account.of_caller().folder(folder, mode=0o711)
 
 
-def temporary_run_folder(account: Account) -> Path:
-    """For tests: a short path that the unprivileged account can walk to, which pytest's own is not."""
-    return account.folder(Path(tempfile.mkdtemp(prefix="rakkan-")).resolve())
+def temporary_run_folder() -> Path:
+    """For tests: a short path that an unprivileged account can walk to, which pytest's own is not."""
+    return Account.of_caller().folder(Path(tempfile.mkdtemp(prefix="rakkan-")).resolve(), mode=0o711)

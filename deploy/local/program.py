@@ -49,13 +49,18 @@ class Program:
     @property
     def pid(self) -> int | None:
         """Of the running process; the time it was born tells it from a later one with the same number."""
-        try:
-            pid, born = self._pid_file.read_text().split()
-        except (OSError, ValueError):
-            return None
         if self._child is not None:
             self._child.poll()
-        return int(pid) if _born(int(pid)) == born else None
+        recorded = self._recorded
+        return recorded[0] if recorded and _born(recorded[0]) == recorded[1] else None
+
+    @property
+    def _recorded(self) -> tuple[int, str] | None:
+        try:
+            pid, born = self._pid_file.read_text().split()
+            return int(pid), born
+        except (OSError, ValueError):
+            return None
 
     def running(self) -> bool:
         return self.pid is not None
@@ -65,15 +70,27 @@ class Program:
         if not self.running():
             raise StackError(f"{self.name} ended. The last lines of {self.log_file}:\n{self.log_tail()}")
 
-    def stop(self, *, by: signal.Signals = signal.SIGTERM, timeout_s: float = 15.0) -> None:
-        """Ask it to end, wait, and end by force what is still there then."""
+    def ask_to_end(self, by: signal.Signals = signal.SIGTERM) -> None:
+        """The signal, without waiting; `wait_end` waits."""
         pid = self.pid
         if pid is not None:
-            family = _family(pid)
             os.kill(pid, by)
+
+    def wait_end(self, *, timeout_s: float = 15.0) -> None:
+        """Wait, then end by force what is still there of it and of its session."""
+        recorded, pid = self._recorded, self.pid
+        if pid is not None:
+            family = _family(pid)
             _wait_gone([pid], timeout_s, self._child)
-            end_by_force(family | _family(pid))
+            end_by_force({member for member in family if member != pid})
+        if recorded is not None:
+            end_by_force(_family(recorded[0]) if self.running() else _session(recorded[0]))
         self._forget()
+
+    def stop(self, *, by: signal.Signals = signal.SIGTERM, timeout_s: float = 15.0) -> None:
+        """Ask it to end, and wait."""
+        self.ask_to_end(by)
+        self.wait_end(timeout_s=timeout_s)
 
     def kill(self) -> None:
         """As a power cut would: SIGKILL for it and all its children at once."""
@@ -148,22 +165,29 @@ def _born(pid: int) -> str:
 
 def _family(pid: int) -> set[int]:
     """The process, its descendants, and who else is in its session."""
-    parents: dict[int, int] = {}
-    family = {pid}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = _stat(int(entry.name))
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(fields[1])
-        if int(fields[3]) == pid:
-            family.add(int(entry.name))
+    parents = {member: int(fields[1]) for member, fields in _processes().items()}
+    family = {pid} | _session(pid)
     grown = True
     while grown:
         more = {child for child, parent in parents.items() if parent in family} - family
         family |= more
         grown = bool(more)
     return {member for member in family if _born(member)}
+
+
+def _session(pid: int) -> set[int]:
+    """Who is in the session that this process began, which may have ended itself: its number is not given again."""
+    return {member for member, fields in _processes().items() if int(fields[3]) == pid and member != pid}
+
+
+def _processes() -> dict[int, list[str]]:
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            found[int(entry.name)] = _stat(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def _wait_gone(pids: list[int], timeout_s: float, child: subprocess.Popen[bytes] | None) -> None:

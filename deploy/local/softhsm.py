@@ -50,6 +50,8 @@ class SoftHSM:
     def make(self) -> None:
         """The token, unless it exists. An interrupted attempt is begun anew."""
         if (self._folder / "initialized").exists():
+            for path in (self._folder, *self._folder.rglob("*")):
+                self._account.own(path)  # the last start may have been another user's
             return
         shutil.rmtree(self._folder, ignore_errors=True)
         self._account.folder(self._folder.parent)

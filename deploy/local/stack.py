@@ -2,17 +2,20 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from deploy.local.account import Account
-from deploy.local.home import run_folder, temporary_run_folder
+from deploy.local.home import CHECKOUT, run_folder, temporary_run_folder
 from deploy.local.keys import Keys
 from deploy.local.ports import Ports
 from deploy.local.postgres import Postgres
 from deploy.local.program import end_by_force, marked
+from deploy.local.progress import Progress
 from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.rooms import Rooms, exists
 from deploy.local.softhsm import LABELS, SoftHSM
 from deploy.rabbitmq.definitions import definitions, password_hash
 from shared.messaging.topology import ROOMS, SENDERS
@@ -28,6 +31,7 @@ class Stack:
         self.keys = Keys(folder, account)
         self.rabbitmq = RabbitMQ(folder, self.ports, account)
         self.postgres = Postgres(folder, self.ports, account, password=self.keys.administrator_password)
+        self.rooms = Rooms(folder, self.ports, self.keys, account)
 
     @classmethod
     def of_checkout(cls) -> "Stack":
@@ -38,7 +42,7 @@ class Stack:
     def temporary(cls) -> "Stack":
         """For tests; end it with `remove`."""
         account = Account.unprivileged()
-        return cls(temporary_run_folder(account), account)
+        return cls(temporary_run_folder(), account)
 
     def token(self, room: str) -> SoftHSM:
         """The HSM token of a room, made if missing."""
@@ -59,13 +63,61 @@ class Stack:
     async def prepare_database(self) -> tuple[str, ...]:
         return await self.postgres.prepare({room: self.keys.password(room, "database") for room in ROOMS})
 
-    def start_servers(self) -> None:
+    def start_servers(self, progress: Progress | None = None) -> None:
         """RabbitMQ takes longest; the database and the tokens are ready before it is."""
         self.keys.make()
-        with ThreadPoolExecutor() as pool:
-            jobs: list[Callable[[], object]] = [self.start_rabbitmq, self._start_database, self._make_tokens]
-            for done in [pool.submit(job) for job in jobs]:
-                done.result()
+        self._sweep()
+        progress = progress or Progress()
+        jobs: dict[str, Callable[[], object]] = {
+            "RabbitMQ: a private node with the users and queues of the topology": self.start_rabbitmq,
+            "PostgreSQL: a private cluster, one schema and one role for each room": self._start_database,
+            "SoftHSM: a token for each room that has keys, and their key ceremonies": self._make_tokens,
+        }
+        if (CHECKOUT / "deploy" / "local" / "tsa.py").exists():
+            jobs["TSA: a time-stamping authority on OpenSSL"] = self.rooms.start_tsa
+        _together(jobs, progress)
+
+    def up(self, progress: Progress) -> None:
+        """Everything that is not up. Rooms start together; each waits by itself for what it needs."""
+        self.start_servers(progress)
+        rooms = [room for room in ROOMS if exists(room)]
+        for room in rooms:
+            self.rooms.start(room)
+        _together({f"{room} is ready": partial(self.rooms.wait_ready, room) for room in rooms}, progress)
+
+    def down(self, progress: Progress) -> None:
+        """Everything ends, in order; no process of ours is left."""
+        with progress.step("the rooms finish what they have in hand and end"):
+            self.rooms.stop()
+        with progress.step("RabbitMQ, its epmd and PostgreSQL end"):
+            self.stop_servers()
+
+    def state(self) -> list[tuple[str, str, str]]:
+        """Name, how it is, where it is."""
+        rows = [
+            ("rabbitmq", "up" if self.rabbitmq.running() else "down", f"amqp://127.0.0.1:{self.rabbitmq.port}/rakkan"),
+            ("postgres", "up" if self.postgres.running() else "down", f"127.0.0.1:{self.postgres.port}/rakkan"),
+            ("tsa", "up" if self.rooms.tsa.running() else "down", f"http://127.0.0.1:{self.ports['tsa http']}/"),
+        ]
+        return rows + [(room, self._state_of(room), self._where(room)) for room in ROOMS]
+
+    def _state_of(self, room: str) -> str:
+        if not exists(room) or not self.rooms.program(room).running():
+            return "down"
+        faults = self.rooms.faults(room)
+        if faults is None:
+            return "does not answer"
+        return "not ready: " + ", ".join(faults) if faults else "ready"
+
+    def _where(self, room: str) -> str:
+        side = self.rooms.health_url(room)
+        door = {"gateway": self.rooms.gateway_url, "authentication": self.rooms.authentication_url}.get(room)
+        return f"{door}  (side port {side})" if door else f"side port {side}"
+
+    def _sweep(self) -> None:
+        """End processes of ours that no pid file tells of: a start may have been killed in the middle."""
+        if not any((self.folder / "pids").glob("*")):
+            end_by_force(marked(self.folder))
 
     def stop_servers(self) -> None:
         self.rabbitmq.stop()
@@ -84,3 +136,16 @@ class Stack:
     def _make_tokens(self) -> None:
         for room in LABELS:
             self.token(room)
+            self.rooms.hold_ceremony(room)
+
+
+def _together(jobs: Mapping[str, Callable[[], object]], progress: Progress) -> None:
+    """All at once, a line for each when it is done; the first fault is raised when all have ended."""
+
+    def work(what: str, job: Callable[[], object]) -> None:
+        with progress.step(what):
+            job()
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(work, what, job) for what, job in jobs.items()]:
+            done.result()

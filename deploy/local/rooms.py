@@ -1,0 +1,232 @@
+"""The rooms as processes of the local stack: their settings, ceremonies, start and readiness. Knows no server inside.
+
+A room gets exactly the settings it knows; an unknown one would stop it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.account import Account
+from deploy.local.home import CHECKOUT
+from deploy.local.keys import Keys
+from deploy.local.ports import Ports
+from deploy.local.program import Program, StackError
+from deploy.local.softhsm import LABELS, SoftHSM, find_module
+from shared.messaging.topology import OPERATOR, ROOMS
+from shared.trust import Purpose
+
+CEREMONIES = ("svg", "sam", "ca_connector")
+DOORS = ("gateway", "authentication")
+DATABASES = ("gateway", "authentication", "sam", "svg", "ca_connector", "tsa_connector")
+
+
+def exists(room: str) -> bool:
+    return (CHECKOUT / "services" / room / "__main__.py").exists()
+
+
+class Rooms:
+    """Their processes run as the stack's account when it can read the code, else as the caller."""
+
+    def __init__(self, run_folder: Path, ports: Ports, keys: Keys, account: Account) -> None:
+        self._run_folder = run_folder
+        self._ports = ports
+        self._keys = keys
+        python = [sys.executable, "-c", "import shared.runtime"]
+        # Under /root, say, nobody else can start Python: then the rooms stay what we are.
+        self.account = account if not account.dropped or account.can_run(python, CHECKOUT) else Account.of_caller()
+        self._programs = {room: Program(room, run_folder, self.account) for room in ROOMS if exists(room)}
+        self.tsa = Program("tsa", run_folder, self.account)
+        self._data_account = account
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports['gateway http']}"
+
+    @property
+    def authentication_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports['authentication http']}"
+
+    @property
+    def anchors_file(self) -> Path:
+        """Of the local CA, made by its ceremony."""
+        return self._run_folder / "anchors" / "local-ca.pem"
+
+    @property
+    def tsa_anchors_file(self) -> Path:
+        return self._run_folder / "tsa" / "authority" / "root.pem"
+
+    def program(self, room: str) -> Program:
+        return self._programs[room]
+
+    def health_url(self, room: str) -> str:
+        return f"http://127.0.0.1:{self._ports[f'{room} health']}"
+
+    def environment(self, room: str) -> dict[str, str]:
+        """Everything the room's process gets; nothing of the caller's own environment but PATH."""
+        keys = self._keys
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LANG": "C.UTF-8",
+            "HOME": str(self._run_folder),
+            "PYTHONUNBUFFERED": "1",
+            "RAKKAN_BROKER__PORT": str(self._ports["rabbitmq"]),
+            "RAKKAN_BROKER__PASSWORD_FILE": str(keys.password_file(room, "broker")),
+            "RAKKAN_TRUST__BUNDLE_FILE": str(keys.bundle_file),
+            "RAKKAN_TRUST__MESSAGES_KEY_FILE": str(keys.key_file(room, Purpose.MESSAGES)),
+            "RAKKAN_TRUST__SEALING_KEY_FILE": str(keys.key_file(room, Purpose.SEALING)),
+        }
+        if room != OPERATOR:
+            environment["RAKKAN_HEALTH__PORT"] = str(self._ports[f"{room} health"])
+        if room in DATABASES and _has_schema(room):
+            environment["RAKKAN_DATABASE__PORT"] = str(self._ports["postgres"])
+            environment["RAKKAN_DATABASE__PASSWORD_FILE"] = str(keys.password_file(room, "database"))
+        if room in LABELS:
+            environment |= self._token_environment(room)
+        return environment | self._own_settings(room)
+
+    def hold_ceremony(self, room: str) -> None:
+        """Make the keys the room's token must hold. The command does nothing when they are there."""
+        if not (CHECKOUT / "services" / room / "ceremony.py").exists():
+            return
+        environment = self.environment(room) | {"RAKKAN_CEREMONY__SO_PIN_FILE": str(self._keys.so_pin_file(room))}
+        done = subprocess.run(
+            [sys.executable, "-m", f"services.{room}.ceremony"],
+            env=environment,
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+            **self.account.identity(),
+        )
+        if done.returncode != 0:
+            raise StackError(f"The key ceremony of {room} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def start_tsa(self) -> None:
+        """The time-stamping authority that the TSA connector asks."""
+        if self.tsa.running():
+            return
+        self._ports.renew(["tsa http"])
+        folder = self.tsa_anchors_file.parent
+        argv = [
+            sys.executable,
+            "-m",
+            "deploy.local.tsa",
+            "--folder",
+            str(folder),
+            "--port",
+            str(self._ports["tsa http"]),
+        ]
+        program = self.tsa
+        self.account.folder(folder.parent)
+        program.start(argv, _plain_environment(), folder=CHECKOUT)
+        deadline = time.monotonic() + 20
+        while not self.tsa_anchors_file.exists() and time.monotonic() < deadline:
+            program.check_running()
+            time.sleep(0.05)
+
+    def start(self, room: str) -> None:
+        """Start it; `wait_ready` tells when it works."""
+        program = self._programs[room]
+        if program.running():
+            return
+        ports = [f"{room} health", f"{room} http"] if room in DOORS else [f"{room} health"]
+        self._ports.renew(ports)
+        argv = [sys.executable, "-m", f"services.{room}"]
+        program.start(argv, self.environment(room), folder=CHECKOUT)
+
+    def wait_ready(self, room: str, *, timeout_s: float = 60.0) -> None:
+        program = self._programs[room]
+        deadline = time.monotonic() + timeout_s
+        while (faults := self.faults(room)) is None or faults:
+            program.check_running()
+            if time.monotonic() > deadline:
+                told = "" if faults is None else f" It says: {faults}."
+                raise StackError(f"{room} is not ready after {timeout_s:.0f} s.{told}\n{program.log_tail()}")
+            time.sleep(0.05)
+
+    def faults(self, room: str) -> Mapping[str, str] | None:
+        """What the room says is not ready; None when it says nothing."""
+        try:
+            with urllib.request.urlopen(f"{self.health_url(room)}/readyz", timeout=5) as answer:  # noqa: S310 - our own loopback URL
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            text = error.read()
+        except OSError:
+            return None
+        try:
+            faults: Mapping[str, str] = json.loads(text)["faults"]
+        except (ValueError, KeyError):
+            return None
+        return faults
+
+    def stop(self) -> None:
+        """The doors first, then those they ask; all drain at once within their group."""
+        for group in (DOORS, tuple(room for room in ROOMS if room not in DOORS)):
+            _stop_together([self._programs[room] for room in group if room in self._programs])
+        self.tsa.stop()
+
+    def _own_settings(self, room: str) -> dict[str, str]:
+        keys = self._keys
+        if room == "gateway":
+            return {
+                "RAKKAN_HTTP__PORT": str(self._ports["gateway http"]),
+                "RAKKAN_PUBLIC_URL": self.gateway_url,
+            }
+        if room == "authentication":
+            return {
+                "RAKKAN_HTTP__PORT": str(self._ports["authentication http"]),
+                "RAKKAN_ISSUER": self.authentication_url,
+                "RAKKAN_TOKENS_KEY_FILE": str(keys.key_file(room, Purpose.TOKENS)),
+            }
+        if room == "sam":
+            return {
+                "RAKKAN_ACTIVATIONS_KEY_FILE": str(keys.key_file(room, Purpose.ACTIVATIONS)),
+                "RAKKAN_AUTHORITIES_FILE": str(self._authorities_file()),
+            }
+        if room == "tsa_connector":
+            return {
+                "RAKKAN_TSA__URL": f"http://127.0.0.1:{self._ports['tsa http']}/",
+                "RAKKAN_TSA__ANCHORS_FILE": str(self.tsa_anchors_file),
+            }
+        return {}
+
+    def _token_environment(self, room: str) -> dict[str, str]:
+        module = find_module()
+        if module is None:
+            raise StackError("softhsm2 is not installed")
+        token = SoftHSM(self._run_folder, room, self._data_account, pin="", so_pin="")
+        return {
+            **token.environment(),
+            "RAKKAN_HSM__MODULE": str(module),
+            "RAKKAN_HSM__TOKEN_LABEL": token.label,
+            "RAKKAN_HSM__PIN_FILE": str(self._keys.pin_file(room)),
+        }
+
+    def _authorities_file(self) -> Path:
+        file = self._run_folder / "authorities.json"
+        text = json.dumps({"local": str(self.anchors_file)}, indent=2) + "\n"
+        if not file.exists() or file.read_text() != text:
+            self._data_account.write(file, text, mode=0o644)
+        return file
+
+
+def _has_schema(room: str) -> bool:
+    return any((CHECKOUT / "services" / room / "schema").glob("*.sql"))
+
+
+def _plain_environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+
+
+def _stop_together(programs: list[Program]) -> None:
+    for program in programs:
+        program.ask_to_end()
+    for program in programs:
+        program.wait_end(timeout_s=45.0)
