@@ -11,9 +11,20 @@ from asn1crypto import algos, cms, core, tsp
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 
+from shared.algorithms import HASH_BY_OID, Hash
 from shared.errors import Code, RakkanError
 
 _CERTIFICATES_MAX = 20
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+    RecursionError,
+    x509.InvalidVersion,
+)
 _THOUSAND = 1000
 _NULL = b"\x05\x00"
 _TIME = re.compile(r"(\d{14})(?:\.(\d*[1-9]))?Z")
@@ -34,7 +45,8 @@ class _Answer(core.Sequence):  # type: ignore[misc]  # asn1crypto ships no types
 class CertificateReference:
     """One ESSCertID or ESSCertIDv2: the digest of a certificate, and issuer and serial when they are given."""
 
-    hash_name: str
+    hash: Hash | None
+    """None for SHA-1, which ESSCertID knows alone."""
     digest: bytes
     issuer_serial: tuple[bytes, int] | None
 
@@ -102,7 +114,7 @@ def read_answer(body: bytes) -> Answer:
         return _answer(_Answer.load(body, strict=True))
     except RakkanError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RakkanError(Code.TSA_UNTRUSTED, f"no TimeStampResp: {type(error).__name__}") from None
 
 
@@ -188,7 +200,7 @@ def _statement(signer: cms.SignerInfo) -> SignerStatement:
         signed_bytes=attributes.untag().dump(),
         content_type=by_oid[_oid("content_type")][0].dotted,
         message_digest=by_oid[_oid("message_digest")][0].native,
-        ess_v1=_reference(by_oid.get(_SIGNING_CERTIFICATE), hash_name="sha1"),
+        ess_v1=_reference(by_oid.get(_SIGNING_CERTIFICATE), is_v1=True),
         ess_v2=_reference(by_oid.get(_SIGNING_CERTIFICATE_V2)),
     )
 
@@ -203,7 +215,7 @@ def _signer(sid: cms.SignerIdentifier) -> tuple[bytes, int] | bytes:
     return bytes(sid.chosen.native)
 
 
-def _reference(values: core.SetOf | None, *, hash_name: str | None = None) -> CertificateReference | None:
+def _reference(values: core.SetOf | None, *, is_v1: bool = False) -> CertificateReference | None:
     """The first identifier: it is the one of the signer (RFC 2634 5.4, RFC 5035 4)."""
     if values is None:
         return None
@@ -213,9 +225,9 @@ def _reference(values: core.SetOf | None, *, hash_name: str | None = None) -> Ce
     if not isinstance(given, core.Void):
         names = given["issuer"]
         _demand(len(names) == 1 and names[0].name == "directory_name", "the issuer of the signer is no directory name")
-        issuer_serial = (names[0].chosen.dump(), given["serial_number"].native)
+        issuer_serial = (names[0].chosen.untag().dump(), given["serial_number"].native)
     return CertificateReference(
-        hash_name=hash_name or reference["hash_algorithm"]["algorithm"].native,
+        hash=None if is_v1 else HASH_BY_OID[reference["hash_algorithm"]["algorithm"].dotted],
         digest=reference["cert_hash"].native,
         issuer_serial=issuer_serial,
     )
@@ -226,7 +238,11 @@ def _certificates(certificates: cms.CertificateSet | core.Void) -> tuple[x509.Ce
         return ()
     _demand(len(certificates) <= _CERTIFICATES_MAX, "too many certificates")
     ours = tuple(choice.chosen.dump() for choice in certificates if choice.name == "certificate")
-    return tuple(x509.load_der_x509_certificate(der) for der in ours)
+    loaded = tuple(x509.load_der_x509_certificate(der) for der in ours)
+    for one in loaded:
+        # These too are read only when asked for; what cannot be read shall fail here and not among the rules.
+        _ = one.issuer, one.subject, one.not_valid_before_utc, one.not_valid_after_utc, one.serial_number
+    return loaded
 
 
 def _demand(held: bool, otherwise: str) -> None:  # noqa: FBT001 - a predicate and its refusal, read together

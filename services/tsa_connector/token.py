@@ -124,7 +124,7 @@ def _signer_certificate(token: Token, tsa: TrustedTSA) -> x509.Certificate:
 
 def _is_named(certificate: x509.Certificate, signer: tuple[bytes, int] | bytes) -> bool:
     if isinstance(signer, tuple):
-        return (certificate.issuer.public_bytes(), certificate.serial_number) == signer
+        return _issuer_serial(certificate) == signer
     try:
         extension = extensions_of(certificate).get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound:
@@ -134,15 +134,18 @@ def _is_named(certificate: x509.Certificate, signer: tuple[bytes, int] | bytes) 
 
 def _is_meant(certificate: x509.Certificate, reference: CertificateReference) -> bool:
     der = certificate.public_bytes(_DER)
-    if reference.hash_name == "sha1":
-        # SHA-1 is all that RFC 3161 knows here. It only tells certificates apart; the signature is what is believed.
-        digest = hashlib.sha1(der, usedforsecurity=False).digest()
-    elif reference.hash_name in {hash_.value for hash_ in Hash}:
-        digest = hashlib.new(reference.hash_name, der).digest()
-    else:
-        return False
-    names = (certificate.issuer.public_bytes(), certificate.serial_number)
-    return hmac.compare_digest(digest, reference.digest) and reference.issuer_serial in {None, names}
+    # SHA-1 is all that RFC 3161 knows here, and taken where the settings allow it or beside a better one.
+    digest = hashlib.new(reference.hash or "sha1", der, usedforsecurity=False).digest()
+    return hmac.compare_digest(digest, reference.digest) and reference.issuer_serial in {
+        None,
+        _issuer_serial(certificate),
+    }
+
+
+def _issuer_serial(certificate: x509.Certificate) -> tuple[bytes, int]:
+    # cryptography would encode the name anew; asn1crypto keeps its bytes.
+    issuer = asn1_x509.Certificate.load(certificate.public_bytes(_DER)).issuer
+    return issuer.dump(), certificate.serial_number
 
 
 def _check_signature(statement: SignerStatement, certificate: x509.Certificate) -> None:

@@ -1,0 +1,514 @@
+"""Every check on a time-stamp token, by a TSA that tells the one lie the check is there for."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from asn1crypto import cms, core, tsp
+from asn1crypto import x509 as asn1_x509
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from services.tsa_connector.answer import read_answer
+from services.tsa_connector.request import TimestampRequest, make_request
+from services.tsa_connector.token import TrustedTSA, check_answer
+from shared.algorithms import Hash
+from shared.errors import Code, RakkanError
+from tests.support.lying_tsa import CA, NOW, POLICY, Holder, Lies, LyingTSA, Profile, certify
+
+HONEST = LyingTSA.honest()
+REQUEST = TimestampRequest(digest=b"\x11" * 32, hash=Hash.SHA256, nonce=0x1122334455667788)
+SECOND = timedelta(seconds=1)
+OTHER_OID = "2.999.8"
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier(OTHER_OID), b"\x05\x00")
+
+
+def judge(
+    lies: Lies | None = None,
+    *,
+    tsa: LyingTSA = HONEST,
+    request: TimestampRequest = REQUEST,
+    at: datetime = NOW,
+    **trust: Any,
+) -> bytes:
+    trusted = TrustedTSA(**{"anchors": (tsa.root.certificate,), "skew": 30 * SECOND, **trust})
+    answer = read_answer(tsa.answer(request, lies or Lies(), at=at))
+    return check_answer(answer, request, trusted, asked_at=NOW, now=NOW + SECOND).der
+
+
+def refuses(why: str, lies: Lies | None = None, *, code: Code = Code.TSA_UNTRUSTED, **more: Any) -> None:
+    with pytest.raises(RakkanError) as refusal:
+        judge(lies, **more)
+    assert refusal.value.code is code, refusal.value
+    assert why in refusal.value.detail, refusal.value.detail
+
+
+def told(field: str, value: Any) -> Lies:
+    def change(info: tsp.TSTInfo) -> None:
+        info[field] = value
+
+    return Lies(info=change)
+
+
+def test_an_honest_token_is_believed() -> None:
+    assert judge()
+    assert judge(Lies(status="granted_with_mods"))
+
+
+# Status
+
+
+@pytest.mark.parametrize("status", ["rejection", "waiting", "revocation_warning", "revocation_notification"])
+def test_only_granted_is_granted(status: str) -> None:
+    refuses(status, Lies(status=status), code=Code.TSA_REFUSED)
+
+
+@pytest.mark.parametrize("failure", ["bad_alg", "bad_request", "bad_data_format", "unaccepted_policy"])
+def test_a_rejection_is_for_the_operator(failure: str) -> None:
+    lies = Lies(status="rejection", failures=frozenset({failure}), with_token=False)
+    refuses(failure, lies, code=Code.TSA_REFUSED)
+
+
+@pytest.mark.parametrize("failure", ["time_not_available", "system_failure"])
+def test_a_rejection_that_passes_by_itself_is_unavailable(failure: str) -> None:
+    lies = Lies(status="rejection", failures=frozenset({failure}), with_token=False)
+    refuses(failure, lies, code=Code.TSA_UNAVAILABLE)
+
+
+def test_granted_without_a_token_is_a_lie() -> None:
+    refuses("without a token", Lies(with_token=False))
+
+
+# Form
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\x30", b"\x30\x00", b"hello", b"\x30\x80\x00\x00", b"\x30\x84\xff\xff\xff\xff"]
+)
+def test_what_is_no_answer_is_untrusted(body: bytes) -> None:
+    with pytest.raises(RakkanError) as refusal:
+        read_answer(body)
+    assert refusal.value.code is Code.TSA_UNTRUSTED
+
+
+def test_bytes_after_the_answer_are_refused() -> None:
+    with pytest.raises(RakkanError, match="no TimeStampResp"):
+        read_answer(HONEST.answer(REQUEST, Lies()) + b"\x00")
+
+
+def test_no_damaged_byte_of_an_answer_is_believed_or_breaks_anything() -> None:
+    honest = HONEST.answer(REQUEST, Lies())
+    trusted = TrustedTSA(anchors=(HONEST.root.certificate,), skew=30 * SECOND)
+    for index in range(len(honest)):
+        damaged = honest[:index] + bytes([honest[index] ^ 0x15]) + honest[index + 1 :]
+        try:
+            token = check_answer(read_answer(damaged), REQUEST, trusted, asked_at=NOW, now=NOW)
+        except RakkanError:
+            continue
+        # What the signature does not cover may change: SignedData's own version, the list of digest algorithms.
+        assert (token.info.imprint, token.info.time, token.info.nonce) == (REQUEST.digest, NOW, REQUEST.nonce)
+
+
+def test_every_shortened_answer_is_refused() -> None:
+    honest = HONEST.answer(REQUEST, Lies())
+    for length in range(len(honest)):
+        with pytest.raises(RakkanError):
+            read_answer(honest[:length])
+
+
+def test_a_token_of_another_kind_is_refused() -> None:
+    def other(signed: cms.SignedData) -> None:
+        signed["encap_content_info"]["content_type"] = "data"
+
+    refuses("no TSTInfo", Lies(content=other))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_token_has_exactly_one_signer(count: int) -> None:
+    def multiply(signed: cms.SignedData) -> None:
+        signed["signer_infos"] = cms.SignerInfos([signed["signer_infos"][0].copy() for _ in range(count)])
+
+    refuses("one signer", Lies(content=multiply))
+
+
+def test_more_certificates_than_a_chain_needs_are_refused() -> None:
+    many = tuple(certify(Profile(name=str(number)), key=HONEST.signer.key) for number in range(21))
+    refuses("too many", Lies(certificates=many))
+
+
+# The TSTInfo
+
+
+def test_a_token_of_another_version_is_refused() -> None:
+    refuses("version", told("version", 2))
+
+
+def test_a_token_over_another_digest_is_refused() -> None:
+    def change(info: tsp.TSTInfo) -> None:
+        info["message_imprint"]["hashed_message"] = b"\x12" * 32
+
+    refuses("another digest", Lies(info=change))
+
+
+def test_a_token_over_a_digest_of_another_algorithm_is_refused() -> None:
+    def change(info: tsp.TSTInfo) -> None:
+        info["message_imprint"]["hash_algorithm"]["algorithm"] = "sha3_256"
+
+    refuses("another algorithm", Lies(info=change))
+
+
+@pytest.mark.parametrize("nonce", [None, 0, -REQUEST.nonce, REQUEST.nonce + 1, REQUEST.nonce + (1 << 64), 1 << 9000])
+def test_another_nonce_or_none_is_refused(nonce: int | None) -> None:
+    refuses("nonce", told("nonce", nonce))
+
+
+def test_an_endless_nonce_costs_nothing() -> None:
+    refuses("nonce", told("nonce", 1 << 200_000))
+
+
+def test_a_policy_that_was_not_asked_for_is_refused() -> None:
+    refuses("asked was", told("policy", OTHER_OID), request=replace(REQUEST, policy=POLICY))
+
+
+def test_a_policy_outside_the_list_is_refused() -> None:
+    assert judge(policies=frozenset({POLICY, OTHER_OID}))
+    refuses("not one of", policies=frozenset({OTHER_OID}))
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 160])
+def test_an_impossible_serial_number_is_refused(number: int) -> None:
+    assert judge(told("serial_number", (1 << 160) - 1))
+    refuses("serial number", told("serial_number", number))
+
+
+def test_an_unknown_critical_extension_is_refused_and_an_uncritical_one_is_not() -> None:
+    def extension(*, critical: bool) -> tsp.Extensions:
+        return tsp.Extensions([{"extn_id": OTHER_OID, "critical": critical, "extn_value": core.OctetString(b"")}])
+
+    assert judge(told("extensions", extension(critical=False)))
+    refuses("critical extension", told("extensions", extension(critical=True)))
+
+
+def test_ordering_decides_nothing() -> None:
+    yes = core.Boolean(True)  # noqa: FBT003 - asn1crypto has no other way
+    assert judge(told("ordering", yes))
+
+
+# Time
+
+
+@pytest.mark.parametrize("off_s", [-31, 32])
+def test_a_clock_that_is_too_far_off_is_refused(off_s: int) -> None:
+    assert judge(at=NOW - 30 * SECOND)
+    assert judge(at=NOW + 31 * SECOND)
+    refuses("from our clock", at=NOW + off_s * SECOND)
+
+
+def test_a_token_does_not_choose_its_own_tolerance() -> None:
+    refuses("from our clock", told("accuracy", {"seconds": 3600}), at=NOW + timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    "text", [b"20261125120000", b"20261125120000+0900", b"20261125120000.Z", b"20261125120000.50Z", b"202611251200Z",
+             b"20261325120000Z", b"20261125120060Z", b"0261125120000Z", b"\xff" * 15, b""],
+)  # fmt: skip
+def test_a_time_that_is_not_written_as_it_must_be_is_refused(text: bytes) -> None:
+    refuses("", Lies(gen_time=text))
+
+
+def test_a_fraction_finer_than_ours_is_read() -> None:
+    assert judge(Lies(gen_time=b"20261125120000.123456789Z"))
+
+
+def test_accuracy_is_demanded_where_the_settings_demand_it() -> None:
+    assert judge(told("accuracy", None))
+    assert judge(accuracy_max=SECOND)
+    refuses("accuracy", told("accuracy", None), accuracy_max=SECOND)
+    refuses("accuracy", told("accuracy", {"seconds": 1, "micros": 1}), accuracy_max=SECOND)
+    refuses("ranges", told("accuracy", {"seconds": -5}), accuracy_max=SECOND)
+    refuses("ranges", told("accuracy", {"millis": 1000}))
+
+
+# What was signed
+
+
+def test_signed_attributes_are_needed() -> None:
+    def strip(signer: cms.SignerInfo) -> None:
+        signer["signed_attrs"] = None
+
+    refuses("no signed attributes", Lies(signer=strip))
+
+
+@pytest.mark.parametrize("missing", ["content_type", "message_digest"])
+def test_a_missing_signed_attribute_is_refused(missing: str) -> None:
+    refuses("missing", Lies(attributes=lambda those: [one for one in those if one["type"] != missing]))
+
+
+def test_a_signed_attribute_that_stands_twice_is_refused() -> None:
+    refuses("twice", Lies(attributes=lambda those: [*those, those[1]]))
+
+
+def test_a_signed_attribute_with_two_values_is_refused() -> None:
+    def double(those: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [those[0], {**those[1], "values": those[1]["values"] * 2}, *those[2:]]
+
+    refuses("exactly one value", Lies(attributes=double))
+
+
+def test_a_signature_over_another_content_type_is_refused() -> None:
+    lies = Lies(attributes=lambda those: [{"type": "content_type", "values": ["data"]}, *those[1:]])
+    refuses("signed is no TSTInfo", lies)
+
+
+def test_a_signature_over_another_content_is_refused() -> None:
+    lies = Lies(attributes=lambda those: [those[0], {"type": "message_digest", "values": [b"\0" * 32]}, *those[2:]])
+    refuses("another TSTInfo", lies)
+
+
+def test_a_signature_that_does_not_verify_is_refused() -> None:
+    refuses("does not verify", Lies(signed_bytes=lambda signed: signed + b"\0"))
+
+
+def test_a_signature_over_the_attributes_as_they_stand_in_the_message_is_refused() -> None:
+    # RFC 5652 5.4: the tag is that of a SET OF, not the [0] that the bytes begin with on the way.
+    refuses("does not verify", Lies(signed_bytes=lambda signed: b"\xa0" + signed[1:]))
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "md5"])
+def test_a_signature_over_a_weak_hash_is_refused(algorithm: str) -> None:
+    def weaken(signer: cms.SignerInfo) -> None:
+        signer["digest_algorithm"] = {"algorithm": algorithm}
+
+    refuses("over the hash", Lies(signer=weaken))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "why"),
+    [("sha384_ecdsa", "another hash"), ("sha1_ecdsa", "does not verify"), ("sha256_rsa", "does not fit")],
+)
+def test_a_signature_algorithm_that_does_not_fit_is_refused(algorithm: str, why: str) -> None:
+    refuses(why, Lies(signature_algorithm={"algorithm": algorithm}))
+
+
+_PSS = {"algorithm": "rsassa_pss", "parameters": {
+    "hash_algorithm": {"algorithm": "sha256"}, "salt_length": 32,
+    "mask_gen_algorithm": {"algorithm": "mgf1", "parameters": {"algorithm": "sha256"}}}}  # fmt: skip
+
+
+def test_every_usual_signature_algorithm_is_verified() -> None:
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    tsa = HONEST.with_signer(Profile(), key=rsa_key)
+    for algorithm in ({"algorithm": "sha256_rsa"}, {"algorithm": "rsassa_pkcs1v15"}, _PSS):
+        assert judge(Lies(signature_algorithm=algorithm), tsa=tsa)
+    refuses("another hash", Lies(signature_algorithm={"algorithm": "sha512_rsa"}), tsa=tsa)
+    p384 = HONEST.with_signer(Profile(), key=ec.generate_private_key(ec.SECP384R1()))
+    assert judge(Lies(hash=Hash.SHA384, signature_algorithm={"algorithm": "sha384_ecdsa"}), tsa=p384)
+    edwards = HONEST.with_signer(Profile(), key=ed25519.Ed25519PrivateKey.generate())
+    assert judge(Lies(hash=Hash.SHA512, signature_algorithm={"algorithm": "ed25519"}), tsa=edwards)
+
+
+def test_pss_with_another_mask_is_refused() -> None:
+    tsa = HONEST.with_signer(Profile(), key=rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    mask = {"algorithm": "mgf1", "parameters": {"algorithm": "sha1"}}
+    algorithm = {**_PSS, "parameters": {**_PSS["parameters"], "mask_gen_algorithm": mask}}  # type: ignore[dict-item]
+    refuses("", Lies(signature_algorithm=algorithm), tsa=tsa)
+
+
+# The signer's certificate
+
+
+def test_the_signed_reference_to_the_certificate_is_needed() -> None:
+    refuses("no signed reference", Lies(ess=()))
+
+
+def test_the_sha1_reference_is_taken_only_where_allowed() -> None:
+    refuses("no signed reference", Lies(ess=("v1",)))
+    assert judge(Lies(ess=("v1",)), allow_ess_v1=True)
+    assert judge(Lies(ess=("v1", "v2")))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_signed_reference_to_another_certificate_is_refused(version: str) -> None:
+    # The same key in a second certificate: signature and name fit both, only the reference tells which was meant.
+    twin = certify(Profile(), issuer=HONEST.root, key=HONEST.signer.key)
+    refuses("reference means", Lies(ess=(version,), ess_of=twin), allow_ess_v1=True)
+
+
+def test_with_two_certificates_of_the_signers_key_the_meant_one_counts() -> None:
+    twin = certify(Profile(extended=(ExtendedKeyUsageOID.CODE_SIGNING,)), issuer=HONEST.root, key=HONEST.signer.key)
+    assert judge(Lies(certificates=(twin, HONEST.signer)))
+
+
+def test_a_wrong_issuer_or_serial_in_the_reference_is_refused() -> None:
+    serial = HONEST.signer.certificate.serial_number
+    assert judge(Lies(ess_issuer_serial=(HONEST.root, serial)))
+    refuses("reference means", Lies(ess_issuer_serial=(HONEST.root, serial + 1)))
+    refuses("reference means", Lies(ess_issuer_serial=(HONEST.signer, serial)))
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha224"])
+def test_a_reference_by_a_hash_that_is_not_allowed_is_refused(algorithm: str) -> None:
+    refuses("", Lies(ess_hash=algorithm))
+
+
+def test_a_token_without_its_certificate_is_refused() -> None:
+    refuses("reference means", Lies(certificates=()))
+    refuses("reference means", Lies(certificates=(HONEST.root,)))
+
+
+def test_a_signer_may_be_named_by_its_key_identifier() -> None:
+    def rename(identifier: bytes) -> Lies:
+        def change(signer: cms.SignerInfo) -> None:
+            signer["sid"] = cms.SignerIdentifier("subject_key_identifier", core.OctetString(identifier))
+
+        return Lies(signer=change)
+
+    key_id = x509.SubjectKeyIdentifier.from_public_key(HONEST.signer.key.public_key()).digest
+    assert judge(rename(key_id))
+    refuses("reference means", rename(b"\0" * 20))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"extended": ()}, "no extended key usage"),
+        ({"extended_critical": False}, "critically"),
+        ({"extended": (ExtendedKeyUsageOID.CODE_SIGNING,)}, "critically"),
+        ({"extended": (ExtendedKeyUsageOID.TIME_STAMPING, ExtendedKeyUsageOID.CODE_SIGNING)}, "critically"),
+        ({"usage": ("key_encipherment",)}, "may not sign"),
+        ({"ca": True}, "is a CA"),
+        ({"not_before": NOW + SECOND}, "not valid"),
+        ({"not_after": NOW - SECOND}, "not valid"),
+        ({"more": ((UNKNOWN, True),)}, "critical extension"),
+        ({"more": ((x509.PrivateKeyUsagePeriod(None, NOW - SECOND), False),)}, "in use"),
+        ({"more": ((x509.PrivateKeyUsagePeriod(NOW + SECOND, None), False),)}, "in use"),
+    ],
+)
+def test_a_certificate_that_is_not_for_time_stamps_now_is_refused(change: dict[str, Any], why: str) -> None:
+    refuses(why, tsa=HONEST.with_signer(replace(Profile(), **change)))
+
+
+def test_what_a_certificate_may_have_besides_is_accepted() -> None:
+    period = x509.PrivateKeyUsagePeriod(NOW - SECOND, NOW + SECOND)
+    assert judge(tsa=HONEST.with_signer(Profile(usage=(), ca=None, more=((period, False), (UNKNOWN, False)))))
+    assert judge(tsa=HONEST.with_signer(Profile(usage=("content_commitment",))))
+
+
+def test_a_weak_key_is_refused() -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - the lie of this test
+    refuses("weak", Lies(signature_algorithm={"algorithm": "sha256_rsa"}), tsa=HONEST.with_signer(Profile(), key=key))
+
+
+# The chain
+
+
+def test_a_stranger_with_the_same_names_is_refused() -> None:
+    refuses("does not chain", anchors=(LyingTSA.honest().root.certificate,))
+    refuses("does not chain", anchors=())
+
+
+def intermediate(**change: Any) -> tuple[LyingTSA, Lies]:
+    middle = certify(replace(CA, name="intermediate", **change), issuer=HONEST.root)
+    tsa = HONEST.with_signer(Profile(), issuer=middle)
+    return tsa, Lies(certificates=(middle, tsa.signer))
+
+
+def test_a_chain_through_an_intermediate_is_followed() -> None:
+    tsa, lies = intermediate()
+    assert judge(lies, tsa=tsa)
+    refuses("does not chain", tsa=tsa)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ca": False},
+        {"ca": None},
+        {"usage": ("digital_signature",)},
+        {"not_after": NOW - SECOND},
+        {"not_before": NOW + SECOND},
+        {"more": ((UNKNOWN, True),)},
+        {"more": ((x509.NameConstraints([x509.DNSName("example.org")], None), True),)},
+    ],
+)
+def test_an_intermediate_that_may_not_issue_ends_the_chain(change: dict[str, Any]) -> None:
+    tsa, lies = intermediate(**change)
+    refuses("does not chain", lies, tsa=tsa)
+
+
+def test_the_length_of_a_chain_is_limited_by_its_cas() -> None:
+    root = certify(replace(CA, name="root", path_length=0))
+    middle = certify(replace(CA, name="intermediate"), issuer=root)
+    tsa = LyingTSA(root, certify(Profile(), issuer=middle))
+    refuses("does not chain", Lies(certificates=(tsa.signer, middle)), tsa=tsa)
+
+
+def test_an_anchor_has_its_time_too() -> None:
+    root = certify(replace(CA, name="root", not_after=NOW - SECOND))
+    refuses("does not chain", tsa=LyingTSA(root, certify(Profile(), issuer=root)))
+
+
+def test_an_anchor_that_is_no_ca_issues_nothing() -> None:
+    root = certify(replace(CA, name="root", ca=False))
+    refuses("does not chain", tsa=LyingTSA(root, certify(Profile(), issuer=root)))
+
+
+def test_certificates_that_issue_each_other_end() -> None:
+    first_key, second_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    first = certify(replace(CA, name="first"), key=first_key)
+    second = certify(replace(CA, name="second"), issuer=first, key=second_key)
+    again = certify(replace(CA, name="first"), issuer=second, key=first_key)
+    tsa = LyingTSA(HONEST.root, certify(Profile(), issuer=second))
+    refuses("does not chain", Lies(certificates=(tsa.signer, second, again, first)), tsa=tsa)
+
+
+def test_a_certificate_over_a_hash_that_is_not_allowed_is_refused() -> None:
+    refuses("sha224", tsa=HONEST.with_signer(Profile(hash=hashes.SHA224())))
+
+
+# The TSA's name
+
+
+def names(certificate: Holder) -> asn1_x509.GeneralName:
+    return asn1_x509.GeneralName("directory_name", asn1_x509.Name.load(certificate.certificate.subject.public_bytes()))
+
+
+def test_the_name_a_tsa_gives_itself_must_be_its_certificates() -> None:
+    assert judge(told("tsa", names(HONEST.signer)))
+    refuses("names itself", told("tsa", names(HONEST.root)))
+    refuses("names itself", told("tsa", asn1_x509.GeneralName("dns_name", "tsa.example")))
+
+
+def test_an_alternative_name_will_do() -> None:
+    san = x509.SubjectAlternativeName([x509.DNSName("tsa.example")])
+    tsa = HONEST.with_signer(Profile(more=((san, False),)))
+    assert judge(told("tsa", asn1_x509.GeneralName("dns_name", "tsa.example")), tsa=tsa)
+
+
+# The question
+
+
+def test_a_question_is_refused_before_it_is_asked() -> None:
+    with pytest.raises(RakkanError) as length:
+        make_request(b"\0" * 20, Hash.SHA256, allowed=(Hash.SHA256,))
+    assert length.value.code is Code.DIGEST_LENGTH
+    with pytest.raises(RakkanError) as hash_:
+        make_request(b"\0" * 64, Hash.SHA512, allowed=(Hash.SHA256,))
+    assert hash_.value.code is Code.TSA_REFUSED
+
+
+def test_each_question_has_its_own_nonce_of_64_bits() -> None:
+    asked = [make_request(b"\0" * 32, Hash.SHA256, allowed=(Hash.SHA256,)) for _ in range(64)]
+    assert len({one.nonce for one in asked}) == 64
+    assert max(one.nonce for one in asked).bit_length() > 56
+
+
+def test_the_callers_nonce_is_unsigned_and_big_endian() -> None:
+    request = make_request(b"\0" * 32, Hash.SHA256, allowed=(Hash.SHA256,), nonce=b"\xff\x00")
+    asked = tsp.TimeStampReq.load(request.der())
+    assert asked["nonce"].native == 0xFF00
+    assert asked["cert_req"].native is True
+    assert asked["message_imprint"]["hashed_message"].native == b"\0" * 32
