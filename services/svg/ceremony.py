@@ -1,6 +1,6 @@
 """The key ceremony of the SVG's token: the KEK, made by the security officer, and the secret of the outer envelopes.
 
-`python -m services.svg.ceremony` with `RAKKAN_HSM__*` and `RAKKAN_CEREMONY__SO_PIN_FILE`. Run again, it keeps what is there.
+`python -m services.svg.ceremony` with `RAKKAN_HSM__*` and `RAKKAN_CEREMONY__SO_PIN_FILE`. Run again, it keeps what is.
 """
 
 import asyncio
