@@ -1,0 +1,179 @@
+"""What happens on each method of the CSC: secrets are sealed, a room is asked, the answer is checked. Knows no HTTP."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from services.gateway.certificates import check_values, read_certificate
+from services.gateway.csc import model
+from services.gateway.csc.model import SAD, Signatures
+from shared.algorithms import SignatureAlgorithm
+from shared.contracts import authentication, sam, tsa_connector
+from shared.contracts.base import Message, Reply, Request
+from shared.contracts.sam import Authorized, CredentialDescribed, CredentialFacts, CredentialPage
+from shared.contracts.tsa_connector import TimestampToken
+from shared.errors import Code, RakkanError
+from shared.sealing import Secrets, seal, unseal
+from shared.trust import Trust
+
+R = TypeVar("R", bound=Reply)
+
+_PAGES_MAX = 10
+_INLINE_MAX = 4
+"""Up to so many values are verified on the loop; more would hold up other clients, and go to a thread."""
+
+
+class Bus(Protocol):
+    async def ask(self, request: Request[R]) -> R: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client as its token names it. The SAM reads the token again for itself."""
+
+    token: str = field(repr=False)
+    client_id: str
+    tenant_id: str
+
+
+Action = Callable[[Caller, Any], Awaitable[Any]]
+
+
+class Handlers:
+    def __init__(self, bus: Bus, *, trust: Trust, sealing_key: X25519PrivateKey) -> None:
+        self._bus = bus
+        self._trust = trust
+        self._sealing_key = sealing_key
+
+    def actions(self) -> Mapping[type, Action]:
+        """What is done for each kind of call."""
+        return {
+            model.ListCredentials: self.list_credentials,
+            model.DescribeCredential: self.describe_credential,
+            model.Authorize: self.authorize,
+            model.Extend: self.extend,
+            model.AskFactor: self.ask_factor,
+            model.SignHash: self.sign_hash,
+            model.Timestamp: self.timestamp,
+        }
+
+    async def list_credentials(self, caller: Caller, call: model.ListCredentials) -> CredentialPage:
+        """One page, or page after page where the version knows none."""
+        found: list[CredentialFacts] = []
+        page_token = call.page_token
+        for _ in range(_PAGES_MAX if call.whole else 1):
+            page = await self._bus.ask(
+                sam.ListCredentials(
+                    secrets=self._sealed(caller, sam.ListCredentials),
+                    user_id=call.user_id,
+                    only_valid=call.only_valid,
+                    results_max=call.results_max,
+                    page_token=page_token,
+                )
+            )
+            found += page.credentials
+            page_token = page.next_page_token
+            if page_token is None:
+                break
+        return CredentialPage(credentials=tuple(found), next_page_token=page_token)
+
+    async def describe_credential(self, caller: Caller, call: model.DescribeCredential) -> CredentialDescribed:
+        return await self._describe(caller, call.credential_id)
+
+    async def authorize(self, caller: Caller, call: model.Authorize) -> SAD:
+        """Hand the factors to the SAM, sealed, and the SAD it made to the client."""
+        answer = await self._bus.ask(
+            sam.Authorize(
+                secrets=self._sealed(caller, sam.Authorize, call.credential_id, pin=call.pin, otp=call.otp),
+                credential_id=call.credential_id,
+                signatures=call.signatures,
+                digests=call.digests,
+                hash=call.hash,
+                description=call.description,
+            )
+        )
+        return self._opened(answer, sam.Authorize, call.credential_id)
+
+    async def extend(self, caller: Caller, call: model.Extend) -> SAD:
+        answer = await self._bus.ask(
+            sam.ExtendAuthorization(
+                secrets=self._sealed(caller, sam.ExtendAuthorization, call.credential_id, sad=call.sad),
+                credential_id=call.credential_id,
+                digests=call.digests,
+                hash=call.hash,
+            )
+        )
+        return self._opened(answer, sam.ExtendAuthorization, call.credential_id)
+
+    async def ask_factor(self, caller: Caller, call: model.AskFactor) -> None:
+        """Nothing is sent: the signer's app makes the password. The SAM says whether it would be taken now."""
+        await self._bus.ask(
+            sam.CheckFactor(
+                secrets=self._sealed(caller, sam.CheckFactor, call.credential_id),
+                credential_id=call.credential_id,
+                factor=call.factor,
+            )
+        )
+
+    async def sign_hash(self, caller: Caller, call: model.SignHash) -> Signatures:
+        """Have the SAM spend the authorization, and let no value out that does not verify."""
+        signed = await self._bus.ask(
+            sam.SignHash(
+                secrets=self._sealed(caller, sam.SignHash, call.credential_id, sad=call.sad),
+                credential_id=call.credential_id,
+                digests=call.digests,
+                scheme=call.algorithm.scheme,
+                hash=call.algorithm.hash,
+                salt_bytes=call.algorithm.salt_bytes,
+            )
+        )
+        await _check(signed, call.algorithm, call.digests)
+        return Signatures(signed.values)
+
+    async def timestamp(self, caller: Caller, call: model.Timestamp) -> TimestampToken:
+        """The SAM has no part in this, so authentication is asked whether the token is alive."""
+        sealed = seal(
+            Secrets.of(access_token=caller.token),
+            to=self._trust.sealing_key("authentication"),
+            message=authentication.CheckToken.TYPE,
+        )
+        await self._bus.ask(authentication.CheckToken(token=sealed))
+        return await self._bus.ask(tsa_connector.Timestamp(digest=call.digest, hash=call.hash, nonce=call.nonce))
+
+    async def subject_of(self, caller: Caller, credential_id: str) -> str:
+        """Whom the credential's certificate names: v1 says so when it has expired (CSC 1.0.4.0 11.9)."""
+        described = await self._describe(caller, credential_id)
+        certificates = described.credential.certificates
+        return read_certificate(certificates[0]).subject if certificates else ""
+
+    async def _describe(self, caller: Caller, credential_id: str) -> CredentialDescribed:
+        return await self._bus.ask(
+            sam.DescribeCredential(
+                secrets=self._sealed(caller, sam.DescribeCredential, credential_id), credential_id=credential_id
+            )
+        )
+
+    def _sealed(self, caller: Caller, message: type[Message], subject: str = "", **secrets: str | None) -> bytes:
+        """The token and what else is secret, readable to the SAM alone and for this message alone."""
+        return seal(
+            Secrets.of(access_token=caller.token, **secrets),
+            to=self._trust.sealing_key("sam"),
+            message=message.TYPE,
+            subject=subject,
+        )
+
+    def _opened(self, answer: Authorized, message: type[Message], subject: str) -> SAD:
+        secrets = unseal(answer.sad, key=self._sealing_key, message=message.TYPE, subject=subject)
+        if secrets.sad is None:
+            raise RakkanError(Code.INTERNAL, f"the answer to {message.TYPE} holds no SAD")
+        return SAD(secrets.sad.get_secret_value(), answer.expires_in_s)
+
+
+async def _check(signed: sam.Signed, algorithm: SignatureAlgorithm, digests: tuple[bytes, ...]) -> None:
+    if len(digests) <= _INLINE_MAX:
+        check_values(signed.certificate, algorithm, digests, signed.values)
+    else:
+        await asyncio.to_thread(check_values, signed.certificate, algorithm, digests, signed.values)

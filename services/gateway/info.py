@@ -1,0 +1,62 @@
+"""The `info` documents: what every known client can read, and no more than is true. Knows settings and façades only.
+
+Strict clients fix its shape: EUDI Kotlin wants specs "2.2.0.0" and supportedHashTypes; EUDI Swift wants `oauth2`,
+strings in algoParams and envelope_properties. Members about documents are required by the standard even where, as here,
+only hashes are signed.
+"""
+
+from typing import Any
+
+from services.gateway.csc.algorithms import pss_parameters
+from services.gateway.csc.encoding import encode_base64
+from services.gateway.csc.facade import Facade
+from services.gateway.csc.model import Version
+from services.gateway.csc.writing import LANGUAGE
+from services.gateway.settings import Settings
+from shared.algorithms import PSS_OID, Hash, KeyAlgorithm, sign_algorithm_oids
+
+OAUTH_METHODS = ("oauth2/token", "oauth2/revoke")
+
+SIGNATURE_FORMATS = {
+    "formats": ["C", "X", "P", "J"],
+    "envelope_properties": [
+        ["Detached", "Attached", "Parallel"],
+        ["Enveloped", "Enveloping", "Detached"],
+        ["Certification", "Revision"],
+        ["Detached", "Attached", "Parallel"],
+    ],
+}
+
+
+def info_document(facade: Facade, settings: Settings) -> dict[str, Any]:
+    """The answer to `info` (CSC 11.1) in one version."""
+    document: dict[str, Any] = {
+        "specs": facade.specs,
+        "name": settings.name,
+        "logo": f"{settings.public_url}/logo.png",
+        "region": settings.region,
+        "lang": LANGUAGE,
+        "description": settings.description,
+        "authType": ["oauth2client"],
+        "oauth2": settings.authentication_url,
+        "methods": ["info", *(method.name for method in facade.methods), *OAUTH_METHODS],
+    }
+    return document | (_members_of_v2() if facade.version is Version.V2 else {})
+
+
+def _members_of_v2() -> dict[str, Any]:
+    algorithms = list(dict.fromkeys(oid for key in KeyAlgorithm for oid in sign_algorithm_oids(key)))
+    pss = encode_base64(pss_parameters(Hash.SHA256))
+    return {
+        "supportsRar": False,
+        "supportedHashTypes": ["dtbsr", "sdr"],
+        "asynchronousOperationMode": False,
+        "validationInfo": False,
+        "signAlgorithms": {
+            "algos": algorithms,
+            # Aligned with algos. The standard has null where there are none, which breaks clients that want strings.
+            "algoParams": [pss if oid == PSS_OID else "" for oid in algorithms],
+        },
+        "signature_formats": SIGNATURE_FORMATS,
+        "conformance_levels": ["AdES-B-B"],
+    }
