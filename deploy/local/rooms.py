@@ -178,6 +178,7 @@ class Rooms:
             return {
                 "RAKKAN_HTTP__PORT": str(self._ports["gateway http"]),
                 "RAKKAN_PUBLIC_URL": self.gateway_url,
+                "RAKKAN_AUTHENTICATION_URL": self.authentication_url,
             }
         if room == "authentication":
             return {
