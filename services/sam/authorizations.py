@@ -23,7 +23,7 @@ class AuthorizedHash:
 
 
 def check_usable(credential: Credential, *, now: datetime) -> None:
-    """Raise unless this credential may be used now: active, its certificate valid and in date, its algorithm allowed."""
+    """Raise unless this credential may be used now: active, certificate valid and in date, algorithm allowed."""
     if credential.state is not State.ACTIVE or not credential.chain or credential.not_after is None:
         raise RakkanError(Code.CREDENTIAL_DISABLED, f"the credential is {credential.state}")
     if credential.certificate_status != "valid":

@@ -1,0 +1,136 @@
+"""What partners and the operator may see of credentials and signers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from services.sam.access import Access
+from services.sam.authorizations import check_usable
+from services.sam.rows import Credential, Signer, State
+from shared.algorithms import sign_algorithm_oids
+from shared.contracts.sam import (
+    CredentialDescribed,
+    CredentialFacts,
+    CredentialPage,
+    CredentialRow,
+    DescribeCredential,
+    Inventory,
+    ListCredentials,
+    ListInventory,
+    SignerRow,
+)
+from shared.errors import Code, RakkanError
+
+_SHOWN = frozenset({State.ACTIVE, State.SUSPENDED, State.ENDED})
+
+
+class Store(Protocol):
+    async def signer_of_user(self, tenant_id: str, user_id: str) -> Signer: ...
+
+    async def credentials_of(self, signer_id: str, *, after: str, limit: int) -> list[Credential]: ...
+
+    async def signers(self, tenant_id: str | None) -> list[Signer]: ...
+
+    async def credentials(self, tenant_id: str | None) -> list[Credential]: ...
+
+
+@dataclass(frozen=True)
+class ReadingHandlers:
+    store: Store
+    access: Access
+    now: Callable[[], datetime]
+
+    async def list_credentials(self, request: ListCredentials) -> CredentialPage:
+        """One page of a signer's credentials; the last id of a page is the token of the next."""
+        now = self.now()
+        _, token = await self.access.caller(request.secrets, message=request.TYPE, subject="", now=now)
+        if not request.user_id:
+            raise RakkanError(Code.USER_ID_REQUIRED)
+        try:
+            signer = await self.store.signer_of_user(token.tenant_id, request.user_id)
+        except RakkanError as refusal:
+            raise RakkanError(Code.USER_ID_UNKNOWN) if refusal.code is Code.NOT_FOUND else refusal from None
+        after = request.page_token or ""
+        if not after.isascii() or not after.isprintable():
+            raise RakkanError(Code.PAGE_TOKEN_INVALID)
+        rows = await self.store.credentials_of(signer.signer_id, after=after, limit=request.results_max + 1)
+        page, more = rows[: request.results_max], len(rows) > request.results_max
+        shown = [facts_of(row, now=now) for row in page if row.state in _SHOWN]
+        if request.only_valid:
+            shown = [facts for facts in shown if facts.enabled]
+        return CredentialPage(credentials=tuple(shown), next_page_token=page[-1].credential_id if more else None)
+
+    async def describe_credential(self, request: DescribeCredential) -> CredentialDescribed:
+        now = self.now()
+        _, token = await self.access.caller(
+            request.secrets, message=request.TYPE, subject=request.credential_id, now=now
+        )
+        credential = await self.access.credential(request.credential_id, token)
+        if credential.state not in _SHOWN:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        return CredentialDescribed(credential=facts_of(credential, now=now))
+
+    async def list_inventory(self, request: ListInventory) -> Inventory:
+        """Everything, for the operator: no secret, no certificate, but why something does not work."""
+        signers = await self.store.signers(request.tenant_id)
+        users = {signer.signer_id: signer.user_id for signer in signers}
+        return Inventory(
+            signers=tuple(
+                SignerRow(
+                    tenant_id=signer.tenant_id,
+                    user_id=signer.user_id,
+                    common_name=signer.common_name,
+                    pin_tries_left=signer.pin_tries_left,
+                    otp_tries_left=signer.otp_tries_left if signer.totp_secret else None,
+                )
+                for signer in signers
+            ),
+            credentials=tuple(
+                CredentialRow(
+                    credential_id=row.credential_id,
+                    tenant_id=row.tenant_id,
+                    user_id=users[row.signer_id],
+                    description=row.description,
+                    key_algorithm=row.key_algorithm,
+                    authority=row.authority,
+                    state=row.state.value,
+                    reason=row.reason,
+                    not_after=row.not_after,
+                )
+                for row in await self.store.credentials(request.tenant_id)
+            ),
+        )
+
+
+def facts_of(credential: Credential, *, now: datetime) -> CredentialFacts:
+    """What a partner sees of a credential today."""
+    try:
+        check_usable(credential, now=now)
+    except RakkanError:
+        enabled = False
+    else:
+        enabled = True
+    return CredentialFacts(
+        credential_id=credential.credential_id,
+        description=credential.description,
+        enabled=enabled,
+        key_algorithm=credential.key_algorithm,
+        sign_algorithms=sign_algorithm_oids(credential.key_algorithm),
+        certificates=credential.chain,
+        certificate_status=_status(credential, now=now),
+        pin_required=True,
+        otp_required=credential.otp_required,
+        scal="2" if credential.hashes_required else "1",
+        signatures_max=credential.signatures_max,
+    )
+
+
+def _status(credential: Credential, *, now: datetime) -> Literal["valid", "expired", "revoked", "suspended"] | None:
+    if credential.not_after is None:
+        return None
+    if credential.certificate_status == "revoked":
+        return "revoked"
+    if now >= credential.not_after:
+        return "expired"
+    return "suspended" if credential.certificate_status == "suspended" else "valid"
