@@ -226,12 +226,9 @@ class Session:
             return signing.spki(public, algorithm), _RESIDENT + key_id
 
     def _resident(self, key_id: bytes) -> Any:
-        place = (ObjectClass.PRIVATE_KEY, key_id)
         if len(key_id) != _RESIDENT_ID_BYTES:
             raise RakkanError(Code.KEY_DAMAGED, "no name of a key in the token")
-        if place not in self._keys:
-            self._keys[place] = self._session.get_key(object_class=place[0], id=key_id)
-        return self._keys[place]
+        return self._find(ObjectClass.PRIVATE_KEY, key_id)
 
     def _unwrap(
         self, kek: str, wrapped: bytes, algorithm: KeyAlgorithm, changes: templates.Template | None = None
@@ -252,18 +249,20 @@ class Session:
             self.probe()  # the same error when the token is gone: then this raises
             raise RakkanError(Code.KEY_DAMAGED, "the HSM could not unwrap the key") from None
 
-    def _find(self, object_class: ObjectClass, label: str) -> Any:
-        place = (object_class, label)
+    def _find(self, object_class: ObjectClass, name: str | bytes) -> Any:
+        """By label, or by id where the name is bytes."""
+        place = (object_class, name)
         if place not in self._keys:
+            by = {"label": name} if isinstance(name, str) else {"id": name}
             try:
-                self._keys[place] = self._session.get_key(object_class=object_class, label=label)
+                self._keys[place] = self._session.get_key(object_class=object_class, **by)
             except pkcs11.NoSuchKey:
                 if not list(self._session.get_objects({Attribute.PRIVATE: True})):
                     # A token that was taken away looks like this to SoftHSM.
                     raise RakkanError(Code.HSM_UNAVAILABLE, "the token is gone, or had no ceremony yet") from None
-                raise RakkanError(Code.KEY_UNKNOWN, f"the token has no key {label}") from None
+                raise RakkanError(Code.KEY_UNKNOWN, f"the token has no key {name!r}") from None
             except pkcs11.MultipleObjectsReturned:
-                raise RakkanError(Code.KEY_UNKNOWN, f"the token has several keys {label}") from None
+                raise RakkanError(Code.KEY_UNKNOWN, f"the token has several keys {name!r}") from None
         return self._keys[place]
 
     def _exists(self, object_class: ObjectClass, label: str) -> bool:
