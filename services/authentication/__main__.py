@@ -1,0 +1,64 @@
+"""Authentication, wired."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+
+from services.authentication.app import ROOM, make_app
+from services.authentication.handlers import Handlers
+from services.authentication.settings import Settings
+from services.authentication.store import Store
+from shared import messaging, runtime
+from shared.errors import RakkanError
+from shared.http import serve_http
+from shared.settings import SettingsError
+from shared.tokens import verifying_keys
+from shared.trust import Purpose, SigningKey
+
+log = structlog.get_logger()
+
+_SWEEP_EVERY_S = 300.0
+
+
+@asynccontextmanager
+async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Handlers]:
+    settings = room.settings
+    tokens_key = SigningKey.load(settings.tokens_key_file)
+    if tokens_key.key_id not in room.trust.verifying_keys(ROOM, Purpose.TOKENS):
+        raise SettingsError("the trust bundle does not list the key of RAKKAN_TOKENS_KEY_FILE: nobody would trust it")
+    store = Store(room.pool, room.audit)
+    handlers = Handlers(
+        store=store,
+        bus=room.bus,
+        trust=room.trust,
+        keys=verifying_keys(room.trust),
+        sealing_key=room.sealing_key,
+        token_lifetime_s=settings.token_lifetime_s,
+        now=_now,
+    )
+    app = make_app(store, room.bus, room.trust, tokens_key, settings, now=_now)
+    async with serve_http(app, settings.http) as port, asyncio.TaskGroup() as group:
+        sweeping = group.create_task(_sweep(store))
+        log.info("door open", issuer=settings.issuer, http_port=port)
+        yield handlers.by_message()
+        sweeping.cancel()
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        try:
+            await store.sweep(now=_now())
+        except RakkanError as trouble:
+            log.warning("sweep put off", why=trouble.detail)
+        await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    runtime.run(ROOM, Settings, build)
