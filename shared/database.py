@@ -5,11 +5,14 @@ Every wait has an end: a black hole between us and the server costs seconds, not
 
 import hashlib
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
 
+from shared.errors import Code, RakkanError
 from shared.settings import Database, secret
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -43,6 +46,33 @@ async def connect_pool(settings: Database, room: str) -> Pool:
             "jit": "off",
         },
     )
+
+
+_AWAY = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg raises when the server ended the connection at just that moment
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DiskFullError,
+)
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Around a store's statements: a database that is away, full or busy is UNAVAILABLE, the rest is a bug.
+
+    After an UNAVAILABLE commit the outcome is unknown, so what is done must bear being asked for again.
+    """
+    try:
+        yield
+    except _AWAY as trouble:
+        raise RakkanError(Code.UNAVAILABLE, f"the database: {type(trouble).__name__}") from None
 
 
 async def migrate(connection: Connection, room: str, folder: Path) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """All SQL of authentication: tenants, clients, tokens, spent assertions."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import asyncpg
 from services.authentication.clients import Assertion, Client
 from shared.audit import AuditWriter
 from shared.contracts.authentication import Accounts, AddClient, ClientRow, TenantRow
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
 from shared.tokens import AccessToken
 
@@ -126,26 +126,26 @@ class Store:
         self._audit = audit
 
     async def client(self, client_id: str) -> Client | None:
-        with _reachable():
+        with reachable():
             row = await self._pool.fetchrow(_CLIENT, client_id)
         return None if row is None else Client(**row)
 
     async def check_alive(self, token: AccessToken) -> None:
         """TOKEN_INVALID unless we issued it, to this client, and nobody has ended it."""
-        with _reachable():
+        with reachable():
             ended = await self._pool.fetchval(_ENDED, _token_hash(token.token_id), token.client_id)
         if ended is not False:
             raise RakkanError(Code.TOKEN_INVALID, "revoked, of a suspended client, or not issued here")
 
     async def spend_assertion(self, assertion: Assertion) -> None:
         """CLIENT_REFUSED when it was used before."""
-        with _reachable():
+        with reachable():
             spent = await self._pool.fetchval(_SPEND, assertion.digest, assertion.expires_at)
         if spent is None:
             raise RakkanError(Code.CLIENT_REFUSED, "the assertion was used before")
 
     async def accounts(self) -> Accounts:
-        with _reachable():
+        with reachable():
             async with self._pool.acquire() as connection:
                 tenants = await connection.fetch(_TENANTS)
                 clients = await connection.fetch(_CLIENTS)
@@ -155,40 +155,20 @@ class Store:
 
     async def sweep(self, *, now: datetime) -> None:
         """Forget what expired, some thousands at a time."""
-        with _reachable():
+        with reachable():
             for statement in _SWEEP:
                 await self._pool.execute(statement, now - _KEPT_AFTER_EXPIRY)
 
     async def check(self) -> None:
-        with _reachable():
+        with reachable():
             await self._pool.fetchval("select 1")
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Change]:
         """One transaction: all of it or nothing."""
-        with _reachable():
+        with reachable():
             async with self._pool.acquire() as connection, connection.transaction():
                 yield Change(connection, self._audit)
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    """A database that is away, full or busy is UNAVAILABLE. Anything else that it says is a bug and stays one."""
-    try:
-        yield
-    except (
-        OSError,  # TimeoutError is one
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.TooManyConnectionsError,
-        asyncpg.QueryCanceledError,
-        asyncpg.LockNotAvailableError,
-        asyncpg.DiskFullError,
-    ) as error:
-        raise RakkanError(Code.UNAVAILABLE, f"the database: {type(error).__name__}") from None
 
 
 def _token_hash(token_id: str) -> bytes:

@@ -17,7 +17,7 @@ from shared.errors import RakkanError
 from shared.messaging import operation
 from shared.tokens import read_token, verifying_keys, write_token
 from shared.trust import SigningKey
-from tests.rooms.authentication_fakes import ISSUER, World, asked_by_operator, signing_key
+from tests.support.authentication import ISSUER, World, asked_by_operator, signing_key
 
 SECRET = "rks_secret-of-partner-1"
 OTHER_SECRET = "rks_secret-of-partner-2"

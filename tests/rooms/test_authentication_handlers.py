@@ -19,7 +19,7 @@ from shared.errors import Code, RakkanError
 from shared.messaging.topology import ROUTES
 from shared.sealing import Secrets, seal, unseal
 from shared.tokens import AccessToken, write_token
-from tests.rooms.authentication_fakes import ISSUER, World, asked_by_operator
+from tests.support.authentication import ISSUER, World, asked_by_operator
 
 
 @pytest.fixture
@@ -171,7 +171,8 @@ async def test_without_the_sam_nobody_is_suspended_and_the_operator_is_told(worl
             await world.handlers.by_message()[type(suspend)](suspend)
         assert refusal.value.code is Code.UNAVAILABLE
     accounts = await world.handlers.list_accounts(ListAccounts())
-    assert not any(row.suspended for row in (*accounts.tenants, *accounts.clients))
+    assert not any(tenant.suspended for tenant in accounts.tenants)
+    assert not any(client.suspended for client in accounts.clients)
 
 
 async def test_whom_nobody_knows_cannot_be_suspended(world: World) -> None:
