@@ -48,7 +48,7 @@ class Room(Generic[S]):
     bus: Bus
     health: Health
     stopping: asyncio.Event
-    database: Pool | None = None
+    database: "Pool | None" = None
 
     @property
     def pool(self) -> Pool:

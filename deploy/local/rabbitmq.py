@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,29 @@ class RabbitMQ:
         """SIGKILL: what a power cut does to it."""
         self._node.kill()
         self._epmd.kill()
+
+    def node_pid(self) -> int:
+        """Of the Erlang machine, for tests that freeze it."""
+        pid = self._node.pid
+        if pid is None:
+            raise ProcessLookupError("the node does not run")
+        return pid
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` on this node; what it printed."""
+        server = find_server()
+        if server is None:
+            raise FileNotFoundError("rabbitmq-server is not installed")
+        return subprocess.run(
+            [str(server.with_name("rabbitmqctl")), *arguments],
+            env=self._environment(),
+            cwd=self._folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **self._account.identity(),
+        ).stdout
 
     def _configure(self, definitions: dict[str, Any] | None) -> None:
         if definitions is not None:

@@ -259,7 +259,7 @@ class Bus:
                 answers=asked.message_id,
             )
             await self._send_reply(envelope, to=delivery.reply_to)
-        except (LinkLostError, RakkanError, TimeoutError) as trouble:
+        except (LinkLostError, RakkanError) as trouble:
             # What was decided is recorded: the asker asks again and gets the same.
             log.warning("answer not delivered", type=route.message.TYPE, why=str(trouble))
         await delivery.accept()

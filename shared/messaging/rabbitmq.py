@@ -137,7 +137,7 @@ class Link:
     ) -> None:
         """Return once the broker has confirmed it.
 
-        LinkLostError or TimeoutError leave it unknown (T6). Refused: OVERLOADED when the queue is full, UNAVAILABLE
+        LinkLostError leaves it unknown (T6). Refused: OVERLOADED when the queue is full, UNAVAILABLE
         when no queue takes it, FORBIDDEN when the broker does not let us.
         """
         message = aio_pika.Message(
@@ -157,6 +157,11 @@ class Link:
             raise RakkanError(Code.OVERLOADED, f"the queue for {type_} is full") from None
         except aiormq.exceptions.ChannelAccessRefused:
             raise RakkanError(Code.FORBIDDEN, f"the broker does not let us send {type_}") from None
+        except TimeoutError as trouble:
+            # A black hole or an alarm. The next try takes a new link, so that no two messages of one id are
+            # on their way over one channel, whose confirms would be mixed up (T14).
+            self.lost.set()
+            raise LinkLostError(f"no confirmation of {type_} in time: outcome unknown") from trouble
         except _TROUBLE as trouble:
             raise LinkLostError(str(trouble)) from trouble
         if not isinstance(result, Basic.Ack):

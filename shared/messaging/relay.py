@@ -35,7 +35,7 @@ async def relay(outbox: Outbox, bus: Bus) -> None:
 async def _sent(bus: Bus, job: Posted) -> bool:
     try:
         await bus.send_job(job)
-    except (LinkLostError, RakkanError, TimeoutError) as trouble:
+    except (LinkLostError, RakkanError) as trouble:
         log.warning("job not sent yet", type=job.type, message_id=job.message_id, why=str(trouble))
         return False
     return True
