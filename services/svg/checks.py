@@ -10,6 +10,8 @@ from shared.activation import Activation, Use
 from shared.algorithms import check_algorithm, check_digest, check_key_allowed
 from shared.errors import Code, RakkanError
 
+_NOT_CONTENT = {"issued_at", "expires_at", "epoch"}
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -110,5 +112,5 @@ def check_same(activation: Activation, content_hash: bytes) -> None:
 
 
 def content_hash_of(activation: Activation) -> bytes:
-    """SHA-256 of what is ordered. The times are left out: a SAM that asks again orders the same."""
-    return hashlib.sha256(activation.model_dump_json(exclude={"issued_at", "expires_at"}).encode()).digest()
+    """SHA-256 of what is ordered. Times and epoch are left out: a SAM that asks again later orders the same."""
+    return hashlib.sha256(activation.model_dump_json(exclude=_NOT_CONTENT).encode()).digest()

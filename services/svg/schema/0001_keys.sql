@@ -96,4 +96,5 @@ create table key_pool (
 grant select, insert, update (state, wrapped, resident, destroyed_at) on keys to $room;
 grant select, insert, update (state, attempts, signature_values, done_at) on operations to $room;
 grant select, insert on spent_occurrences to $room;
-grant select, insert, delete on key_pool to $room;
+-- Taking a row with `for update` needs the right to update some column; this one matters to nobody.
+grant select, insert, delete, update (created_at) on key_pool to $room;
