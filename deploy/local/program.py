@@ -27,6 +27,7 @@ class Program:
         self._pid_file = run_folder / "pids" / name
         self.log_file = run_folder / "logs" / f"{name}.log"
         self._child: subprocess.Popen[bytes] | None = None
+        self._log_began = 0
 
     def start(self, argv: list[str], environment: Mapping[str, str], *, folder: Path) -> None:
         if self.running():
@@ -34,6 +35,7 @@ class Program:
         for file in (self._pid_file, self.log_file):
             file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
+            self._log_began = log.tell()
             self._child = subprocess.Popen(
                 argv,
                 env={**environment, MARK: str(self._run_folder)},
@@ -101,7 +103,8 @@ class Program:
 
     def log_tail(self, lines: int = 12) -> str:
         try:
-            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+            said = self.log_file.read_bytes()[self._log_began :].decode(errors="replace")
+            return "\n".join(said.splitlines()[-lines:]) or "(it said nothing)"
         except OSError:
             return "(no log)"
 

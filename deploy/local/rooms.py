@@ -22,7 +22,6 @@ from deploy.local.softhsm import LABELS, SoftHSM, find_module
 from shared.messaging.topology import OPERATOR, ROOMS
 from shared.trust import Purpose
 
-CEREMONIES = ("svg", "sam", "ca_connector")
 DOORS = ("gateway", "authentication")
 DATABASES = ("gateway", "authentication", "sam", "svg", "ca_connector", "tsa_connector")
 
@@ -63,7 +62,11 @@ class Rooms:
         return self._run_folder / "tsa" / "authority" / "root.pem"
 
     def program(self, room: str) -> Program:
+        """For tests of faults, which kill it."""
         return self._programs[room]
+
+    def running(self, room: str) -> bool:
+        return room in self._programs and self._programs[room].running()
 
     def health_url(self, room: str) -> str:
         return f"http://127.0.0.1:{self._ports[f'{room} health']}"
@@ -95,7 +98,12 @@ class Rooms:
         """Make the keys the room's token must hold. The command does nothing when they are there."""
         if not (CHECKOUT / "services" / room / "ceremony.py").exists():
             return
-        environment = self.environment(room) | {"RAKKAN_CEREMONY__SO_PIN_FILE": str(self._keys.so_pin_file(room))}
+        environment = _plain_environment() | self._token_environment(room)
+        if room == "svg":
+            environment["RAKKAN_CEREMONY__SO_PIN_FILE"] = str(self._keys.so_pin_file(room))
+        if room == "ca_connector":
+            self.account.folder(self.anchors_file.parent)
+            environment["RAKKAN_CEREMONY__CERTIFICATE_FILE"] = str(self.anchors_file)
         done = subprocess.run(
             [sys.executable, "-m", f"services.{room}.ceremony"],
             env=environment,
@@ -190,6 +198,13 @@ class Rooms:
             return {
                 "RAKKAN_ACTIVATIONS_KEY_FILE": str(keys.key_file(room, Purpose.ACTIVATIONS)),
                 "RAKKAN_AUTHORITIES_FILE": str(self._authorities_file()),
+            }
+        if room == "ca_connector":
+            side = self.health_url(room)
+            return {
+                "RAKKAN_LOCAL__CERTIFICATE_FILE": str(self.anchors_file),
+                "RAKKAN_LOCAL__CRL_URL": f"{side}/crl/local.crl",
+                "RAKKAN_LOCAL__ISSUER_URL": f"{side}/ca/local.cer",
             }
         if room == "tsa_connector":
             return {

@@ -102,7 +102,7 @@ class Stack:
         return rows + [(room, self._state_of(room), self._where(room)) for room in ROOMS]
 
     def _state_of(self, room: str) -> str:
-        if not exists(room) or not self.rooms.program(room).running():
+        if not exists(room) or not self.rooms.running(room):
             return "down"
         faults = self.rooms.faults(room)
         if faults is None:
@@ -136,7 +136,10 @@ class Stack:
     def _make_tokens(self) -> None:
         for room in LABELS:
             self.token(room)
-            self.rooms.hold_ceremony(room)
+        absent = [room for room in LABELS if not self.rooms.running(room)]
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(self.rooms.hold_ceremony, room) for room in absent]:
+                done.result()
 
 
 def _together(jobs: Mapping[str, Callable[[], object]], progress: Progress) -> None:
