@@ -20,13 +20,14 @@ class State(StrEnum):
     REJECTED = "REJECTED"
 
 
-MOVES: Mapping[State, frozenset[State]] = {
+BY_AUTHORITY: Mapping[State, frozenset[State]] = {
     State.SUBMITTED: frozenset({State.PENDING, State.ISSUED, State.REJECTED}),
     State.PENDING: frozenset({State.PENDING, State.ISSUED, State.REJECTED}),
-    State.ISSUED: frozenset({State.CONFIRMED, State.REJECTED}),
-    State.CONFIRMED: frozenset(),
-    State.REJECTED: frozenset(),
 }
+"""Where an authority's word can take an order."""
+
+BY_SAM: Mapping[State, frozenset[State]] = {State.ISSUED: frozenset({State.CONFIRMED, State.REJECTED})}
+"""Where the SAM's word can. Neither speaks for the other: what was issued is not the authority's to reject."""
 
 CESSATION_OF_OPERATION = 5
 REASONS = frozenset({0, 1, 2, 3, 4, CESSATION_OF_OPERATION, 9, 10})
@@ -91,12 +92,12 @@ def check_same(order: Order, *, authority: str, csr: bytes) -> None:
 def advance(order: Order, outcome: Outcome) -> Order:
     """The order after what its authority said."""
     if isinstance(outcome, Pending):
-        return _move(order, State.PENDING, handle=outcome.handle, not_before=outcome.not_before)
+        return _move(order, BY_AUTHORITY, State.PENDING, handle=outcome.handle, not_before=outcome.not_before)
     if isinstance(outcome, Issued):
         if not outcome.chain:
             raise RakkanError(Code.CERTIFICATE_REFUSED, f"order {order.order_id} was issued without a certificate")
-        return _move(order, State.ISSUED, chain=outcome.chain)
-    return _move(order, State.REJECTED, reason=_reason(outcome.reason))
+        return _move(order, BY_AUTHORITY, State.ISSUED, chain=outcome.chain)
+    return _move(order, BY_AUTHORITY, State.REJECTED, reason=_reason(outcome.reason))
 
 
 def decide(order: Order, *, accepted: bool, reason: str | None) -> Order:
@@ -104,7 +105,7 @@ def decide(order: Order, *, accepted: bool, reason: str | None) -> Order:
     to = State.CONFIRMED if accepted else State.REJECTED
     if order.state is to and order.chain:
         return order
-    return _move(order, to, reason=None if accepted else _reason(reason or ""))
+    return _move(order, BY_SAM, to, reason=None if accepted else _reason(reason or ""))
 
 
 def check_reason(reason: int) -> None:
@@ -113,9 +114,8 @@ def check_reason(reason: int) -> None:
         raise RakkanError(Code.MALFORMED, f"{reason} is no reason to revoke for good")
 
 
-def _move(order: Order, to: State, **changes: object) -> Order:
-    # Only the SAM confirms or rejects what was issued; only the authority's word moves what was not.
-    if to not in MOVES[order.state]:
+def _move(order: Order, moves: Mapping[State, frozenset[State]], to: State, **changes: object) -> Order:
+    if to not in moves.get(order.state, frozenset()):
         raise RakkanError(Code.CONFLICT, f"order {order.order_id} is {order.state} and cannot become {to}")
     return replace(order, state=to, **changes)  # type: ignore[arg-type]  # names of Order's own fields
 

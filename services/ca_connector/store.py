@@ -13,22 +13,9 @@ from services.ca_connector.orders import Order, Revocation, State
 from services.ca_connector.profile import RevokedCertificate
 from shared.audit import AuditWriter
 from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, RefuseOrder
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
 from shared.messaging import operation, outbox
-
-_TRANSIENT = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ObjectNotInPrerequisiteStateError,  # lock_timeout
-    asyncpg.TransactionRollbackError,
-    asyncpg.InvalidTransactionStateError,  # idle_in_transaction_session_timeout
-    asyncpg.InvalidAuthorizationSpecificationError,
-    OSError,
-    TimeoutError,
-)
 
 _ORDER = "order_id, authority, csr, operation_id, state, handle, not_before, chain, reason"
 _REVOCATION = "order_id, reason, wanted_at, revoked_at"
@@ -231,12 +218,9 @@ class Store:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        """UNAVAILABLE for what passes; anything else the database says is a bug and stays what it is."""
-        try:
+        with reachable():
             async with self._pool.acquire() as connection, connection.transaction():
                 yield connection
-        except _TRANSIENT as trouble:
-            raise RakkanError(Code.UNAVAILABLE, f"database: {type(trouble).__name__}") from None
 
 
 async def _accept(connection: Connection, order: Order) -> None:

@@ -40,7 +40,7 @@ class CAKey:
 
     @classmethod
     async def find(cls, token: Token) -> "CAKey":
-        """KEY_UNKNOWN when the ceremony has not been held."""
+        """HSM_UNAVAILABLE or KEY_UNKNOWN when the ceremony has not been held."""
         key = serialization.load_der_public_key(await token.public_key(CA_KEY))
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise RakkanError(Code.KEY_UNKNOWN, f"the key {CA_KEY} is not on the curve P-384")

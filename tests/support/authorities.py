@@ -1,0 +1,121 @@
+"""Fakes around certification authorities: one that does as it is told, and the lists of the local one."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from services.ca_connector.authorities.local import MakeCRL
+from services.ca_connector.orders import Order, Outcome, Revocation, State
+from services.ca_connector.profile import RevokedCertificate
+from shared.errors import Code, RakkanError
+
+
+@dataclass
+class FakeLists:
+    """The CRLs of one authority, in memory."""
+
+    revoked: dict[int, RevokedCertificate] = field(default_factory=dict)
+    crls: list[x509.CertificateRevocationList] = field(default_factory=list)
+
+    async def latest_crl(self, authority: str) -> x509.CertificateRevocationList | None:
+        assert authority == "local"
+        return self.crls[-1] if self.crls else None
+
+    async def publish_crl(
+        self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None
+    ) -> None:
+        assert authority == "local"
+        if revoked is not None:
+            if revoked.serial_number in self.revoked:
+                return
+            self.revoked[revoked.serial_number] = revoked
+        self.crls.append(await make(len(self.crls) + 1, tuple(self.revoked.values()), now))
+
+
+@dataclass
+class FakeAuthority:
+    """Gives back the prepared outcomes, one for each question; without one it is out of reach."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    asked: list[tuple[str, State]] = field(default_factory=list)
+    revoked: list[tuple[str, int]] = field(default_factory=list)
+    away: bool = False
+
+    async def submit(self, order: Order) -> Outcome:
+        return self._next(order)
+
+    async def poll(self, order: Order) -> Outcome:
+        return self._next(order)
+
+    async def revoke(self, order: Order, *, reason: int, at: datetime) -> None:
+        del at
+        if self.away:
+            raise RakkanError(Code.AUTHORITY_UNAVAILABLE)
+        self.revoked.append((order.order_id, reason))
+
+    def _next(self, order: Order) -> Outcome:
+        self.asked.append((order.order_id, order.state))
+        if not self.outcomes:
+            raise RakkanError(Code.AUTHORITY_UNAVAILABLE)
+        return self.outcomes.pop(0)
+
+
+@dataclass
+class FakeStore:
+    """The rules of the real one without a database: first come first served, ends are ends."""
+
+    orders: dict[str, Order] = field(default_factory=dict)
+    revocations: dict[str, Revocation] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
+
+    async def submit(self, *, order_id: str, authority: str, csr: bytes, now: datetime) -> tuple[Order, bool]:
+        del now
+        is_new = order_id not in self.orders
+        if is_new:
+            self.orders[order_id] = Order(order_id, authority, csr, "operation")
+        return self.orders[order_id], is_new
+
+    async def order(self, order_id: str) -> Order:
+        if order_id not in self.orders:
+            raise RakkanError(Code.NOT_FOUND)
+        return self.orders[order_id]
+
+    async def record(self, before: Order, after: Order) -> bool:
+        if self.orders[before.order_id].state is not before.state:
+            return False
+        self.orders[before.order_id] = after
+        if after.state is State.ISSUED:
+            self.accepted.append(after.order_id)
+        if after.state is State.REJECTED and before.state is not State.ISSUED:
+            self.refused.append(after.order_id)
+        return True
+
+    async def repeat(self, order: Order) -> None:
+        self.accepted.append(order.order_id)
+
+    async def claim(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Order]:
+        del stuck
+        waiting = (State.SUBMITTED, State.ISSUED)
+        due = [
+            order
+            for order in self.orders.values()
+            if order.state in waiting or (order.not_before is not None and order.not_before <= now)
+        ]
+        return [order for order in due if order.state not in {State.CONFIRMED, State.REJECTED}][:orders_max]
+
+    async def want_revocation(self, order: Order, *, reason: int, now: datetime) -> Revocation:
+        return self.revocations.setdefault(order.order_id, Revocation(order.order_id, reason, now))
+
+    async def record_revoked(self, order: Order, revocation: Revocation, *, now: datetime) -> None:
+        self.revocations[order.order_id] = replace(revocation, revoked_at=now)
+        if order.state is not State.REJECTED:
+            self.noted.append(order.order_id)
+
+    async def claim_revocations(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Revocation]:
+        del now, stuck
+        return [one for one in self.revocations.values() if one.revoked_at is None and self.orders[one.order_id].chain][
+            :orders_max
+        ]
