@@ -42,7 +42,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
     app = make_app(store, room.bus, room.trust, tokens_key, settings, now=_now)
     async with serve_http(app, settings.http) as port, asyncio.TaskGroup() as group:
         sweeping = group.create_task(_sweep(store))
-        log.info("door open", issuer=settings.issuer, http_port=port)
+        log.info("door open", url=settings.issuer, port=port)
         yield handlers.by_message()
         sweeping.cancel()
 
@@ -52,7 +52,7 @@ async def _sweep(store: Store) -> None:
         try:
             await store.sweep(now=_now())
         except RakkanError as trouble:
-            log.warning("sweep put off", why=trouble.detail)
+            log.warning("sweep put off", detail=trouble.detail)
         await asyncio.sleep(_SWEEP_EVERY_S)
 
 

@@ -1,0 +1,108 @@
+"""The operator's terminal and files: what is asked, shown and kept. Knows no command and no bus."""
+
+import contextlib
+import getpass
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class NotUnderstoodError(Exception):
+    """What was said makes no sense; exit status 2."""
+
+
+class Terminal:
+    """Results go to standard output, all else to standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def ask_new_pin(self) -> str:
+        """Twice, since nobody sees it."""
+        if not sys.stdin.isatty():
+            raise NotUnderstoodError("there is no terminal to ask for the PIN at: use --pin-file")
+        pin = getpass.getpass("PIN: ")
+        if getpass.getpass("The PIN again: ") != pin:
+            raise NotUnderstoodError("the two PINs differ")
+        return pin
+
+    def confirm(self, text: str, word: str) -> None:
+        """Raise unless the word is typed."""
+        if not sys.stdin.isatty():
+            raise NotUnderstoodError("there is no terminal to confirm at: use --yes")
+        self.progress(text)
+        if input().strip() != word:
+            raise NotUnderstoodError("not confirmed, nothing was done")
+
+    def progress(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def tell(self, text: str, facts: Mapping[str, Any]) -> None:
+        """The result: in words, or as JSON."""
+        sys.stdout.write((json.dumps(facts, indent=2) if self._as_json else text) + "\n")
+
+    def tell_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        if self._as_json:
+            self.tell("", tables)
+            return
+        for name, rows in tables.items():
+            sys.stdout.write(f"{name} ({len(rows)})\n{_table(rows)}\n")
+
+
+def read_pin(file: str) -> str:
+    return read_file(file).rstrip("\r\n")
+
+
+def read_file(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise NotUnderstoodError(f"{file} cannot be read: {trouble}") from None
+
+
+class SecretFile:
+    """A new file for a secret. Made before the secret is, which is shown only once and must not be lost."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        try:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as trouble:
+            raise NotUnderstoodError(f"{path} cannot be made: {trouble.strerror}") from None
+        self._written = False
+
+    def write(self, secret: str) -> None:
+        os.write(self._descriptor, secret.encode() + b"\n")
+        os.fsync(self._descriptor)
+        self._written = True
+
+    def close(self) -> None:
+        """Leave no empty file behind."""
+        os.close(self._descriptor)
+        if not self._written:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "  none\n"
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    # What others wrote must not move the cursor or color the terminal.
+    return "".join(character if character.isprintable() else "?" for character in str(value))

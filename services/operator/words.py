@@ -1,0 +1,130 @@
+"""What can be said at the operator's door, and how a refusal is put in words. Knows no bus."""
+
+import argparse
+from typing import Any
+
+from shared.algorithms import KeyAlgorithm, Profile
+from shared.errors import Code, RakkanError
+
+Words = argparse.Namespace
+
+WAIT_S = 120.0
+
+_MENDED_BY = {
+    Code.NOT_FOUND: "You can mend it: `list` shows what there is.",
+    Code.CONFLICT: "You can mend it: choose another name, or use what `list` shows.",
+    Code.PIN_INVALID: "The signer can mend it: choose another PIN.",
+    Code.FACTOR_UNKNOWN: "You can mend it: enroll the signer with --totp.",
+    Code.AUTHORITY_UNKNOWN: "The administrator can mend it: the authority must be in the settings of the SAM.",
+    Code.SIGN_ALGORITHM_REFUSED: "You can mend it: choose another --key or --profile.",
+    Code.MALFORMED: "You can mend it: correct what you gave.",
+    Code.FORBIDDEN: "The administrator can mend it: the suite does not trust the keys of this door.",
+    Code.EXPIRED: "Ask again; if it stays so, the administrator must compare the clocks of the machines.",
+    Code.UNAVAILABLE: "The administrator can mend it: is the suite up? `list` shows whether it was done all the same.",
+    Code.OVERLOADED: "It mends itself: ask again in a minute.",
+    Code.HSM_UNAVAILABLE: "The administrator can mend it: the HSM does not answer.",
+    Code.RECORD_DAMAGED: "The security officer must look: a record was changed outside the SAM.",
+}
+_ELSE = "The administrator can mend it: the log of the room tells more."
+
+
+def describe(refusal: RakkanError) -> str:
+    """What went wrong and who can mend it."""
+    what = f"{refusal.code}: {refusal.detail}" if refusal.detail else str(refusal.code)
+    return f"Refused: {what}.\n{_MENDED_BY.get(refusal.code, _ELSE)}"
+
+
+class _Command(argparse.ArgumentParser):
+    """No abbreviations: `--pin 1234` was taken for `--pin-file 1234`, and the PIN was in the complaint."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="operator",
+        description="The operator's door. PINs are asked for or read from files, never taken from the command line.",
+        epilog="Exit status: 0 done, 1 refused, 2 not understood.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--json", action="store_true", help="answer in JSON")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    _tenants_and_clients(commands)
+    _signers(commands)
+    _credentials(commands)
+    _states(commands)
+    return top
+
+
+def _tenants_and_clients(commands: "argparse._SubParsersAction[_Command]") -> None:
+    tenant = commands.add_parser("add-tenant", help="add an organization whose signers and clients belong together")
+    tenant.add_argument("tenant")
+    tenant.add_argument("--name", required=True)
+    client = commands.add_parser("add-client", help="add a partner's program that may ask for access tokens")
+    client.add_argument("client")
+    client.add_argument("--tenant", required=True)
+    client.add_argument("--name", required=True)
+    client.add_argument(
+        "--jwks-file", help="the program's public keys (a JWK Set): it then has no secret (private_key_jwt)"
+    )
+    _secret(client, "the client secret")
+
+
+def _signers(commands: "argparse._SubParsersAction[_Command]") -> None:
+    signer = commands.add_parser("add-signer", help="enroll a signer with a PIN")
+    signer.add_argument("user", help="the userID by which clients name the signer")
+    signer.add_argument("--tenant", required=True)
+    signer.add_argument("--name", required=True, help="the common name in the certificates")
+    signer.add_argument("--organization")
+    signer.add_argument("--country", default="JP")
+    signer.add_argument("--pin-file", help="read the PIN from here instead of asking for it")
+    signer.add_argument("--totp", action="store_true", help="with one-time passwords as well")
+    _secret(signer, "the TOTP secret")
+    unlock = commands.add_parser("unlock", help="give a locked signer the tries back")
+    unlock.add_argument("user")
+    unlock.add_argument("--tenant", required=True)
+    new_pin = unlock.add_mutually_exclusive_group()
+    new_pin.add_argument("--new-pin", action="store_true", help="ask for a new PIN")
+    new_pin.add_argument("--pin-file", help="read a new PIN from here")
+
+
+def _credentials(commands: "argparse._SubParsersAction[_Command]") -> None:
+    credential = commands.add_parser("add-credential", help="order a key and a certificate for a signer")
+    credential.add_argument("credential", help="its credentialID; asking again with the same makes no second one")
+    credential.add_argument("--tenant", required=True)
+    credential.add_argument("--user", required=True)
+    credential.add_argument("--description", default="Signing key")
+    credential.add_argument("--key", choices=[key.value for key in KeyAlgorithm], default=KeyAlgorithm.P256.value)
+    credential.add_argument("--profile", choices=[profile.value for profile in Profile], default=Profile.EU.value)
+    credential.add_argument("--authority", default="local")
+    credential.add_argument("--otp", action="store_true", help="each authorization needs a one-time password")
+    credential.add_argument("--hashes-required", action="store_true", help='link authorizations to hashes (SCAL "2")')
+    credential.add_argument("--signatures-max", type=int, default=100, help="signatures in one authorization")
+    credential.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=WAIT_S,
+        metavar="SECONDS",
+        help=f"until it can sign, or can never sign ({WAIT_S:.0f} s)",
+    )
+
+
+def _states(commands: "argparse._SubParsersAction[_Command]") -> None:
+    listing = commands.add_parser("list", help="show tenants, clients, signers and credentials")
+    listing.add_argument("--tenant", help="only this tenant's")
+    for command, what in (("suspend", "stop"), ("resume", "let work again")):
+        state = commands.add_parser(command, help=f"{what} a tenant, a client or a credential")
+        state.add_argument("kind", choices=["tenant", "client", "credential"])
+        state.add_argument("id")
+    delete = commands.add_parser("delete", help="end a credential: its key is destroyed, its certificate revoked")
+    delete.add_argument("kind", choices=["credential"])
+    delete.add_argument("id")
+    delete.add_argument("--yes", action="store_true", help="do not ask to type the id")
+
+
+def _secret(command: argparse.ArgumentParser, what: str) -> None:
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--secret-file", help=f"write {what} into this new file, readable by its owner alone")
+    where.add_argument("--show-secret", action="store_true", help=f"print {what}; it is shown this once")
