@@ -12,7 +12,6 @@ from deploy.local.home import CHECKOUT
 from deploy.local.program import StackError
 from deploy.local.progress import Progress
 from deploy.local.stack import Stack
-from shared.messaging.topology import OPERATOR
 
 HELP = """\
 Rakkan: a remote signing service. Signing keys stay in an HSM; partners sign through the CSC API.
@@ -89,10 +88,10 @@ def logs(words: Words) -> int:
 def operator(words: Words) -> int:
     stack = Stack.of_checkout()
     if not stack.rabbitmq.running():
-        raise StackError("The stack is down. Start it first: ./rakkan up")
-    argv = [sys.executable, "-m", "services.operator", *words.arguments]
+        raise StackError("Rakkan is down. Start it first: ./rakkan up")
+    argv, environment = stack.rooms.operator(words.arguments)
     identity = stack.rooms.account.identity()
-    return subprocess.run(argv, env=stack.rooms.environment(OPERATOR), cwd=CHECKOUT, check=False, **identity).returncode
+    return subprocess.run(argv, env=environment, cwd=CHECKOUT, check=False, **identity).returncode
 
 
 def check(_words: Words) -> int:

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.account import Account
@@ -115,6 +115,11 @@ class Rooms:
         )
         if done.returncode != 0:
             raise StackError(f"The key ceremony of {room} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def operator(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The operator's command and its environment; it runs as `account`."""
+        terminal = {name: os.environ[name] for name in ("TERM", "LANG") if name in os.environ}
+        return [sys.executable, "-m", "services.operator", *arguments], self.environment(OPERATOR) | terminal
 
     def start_tsa(self) -> None:
         """The time-stamping authority that the TSA connector asks."""

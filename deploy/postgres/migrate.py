@@ -1,7 +1,8 @@
 """`python -m deploy.postgres.migrate` brings roles and schemas up to date. Safe to run again, and by two at once.
 
 Connects as an administrator: RAKKAN_DATABASE__HOST, __PORT, __NAME, __PASSWORD_FILE, __CA_FILE, RAKKAN_DATABASE_USER.
-Roles get no password here; an operator gives one, or uses client certificates.
+With RAKKAN_DATABASE_PASSWORDS_FOLDER each room's role gets the password in `<folder>/<room>/database_password`;
+without it an operator gives one, or uses client certificates.
 """
 
 import asyncio
@@ -63,10 +64,17 @@ async def _run() -> None:
         timeout=10.0,
     )
     try:
-        for line in await prepare(connection):
+        for line in await prepare(connection, _passwords()):
             sys.stdout.write(f"{line}\n")
     finally:
         await connection.close()
+
+
+def _passwords() -> dict[str, str]:
+    folder = os.environ.get("RAKKAN_DATABASE_PASSWORDS_FOLDER")
+    if not folder:
+        return {}
+    return {room: secret(Path(folder) / room / "database_password") for room in rooms_with_schema()}
 
 
 if __name__ == "__main__":

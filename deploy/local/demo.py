@@ -1,0 +1,78 @@
+"""`./rakkan demo`: the whole way once, from nothing to a signed PDF that three validators accept."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deploy.local.document import AGREED, FORGED, forge, write_document
+from deploy.local.enrollment import CREDENTIAL, Enrollment
+from deploy.local.home import CHECKOUT
+from deploy.local.partner import sign_pdf
+from deploy.local.program import StackError
+from deploy.local.progress import Progress
+from deploy.local.stack import Stack
+from deploy.local.validators import Verdict, validate
+
+SIGNED = CHECKOUT / "demo-signed.pdf"
+
+
+def run(stack: Stack, progress: Progress) -> None:
+    """Raise StackError when anything is not as it should be."""
+    progress.say("\nThe rooms and what they stand on, private to this folder:")
+    stack.up(progress)
+    enrollment = Enrollment(stack)
+    progress.say("\nOnce: who may sign")
+    if enrollment.is_done():
+        progress.say(f"  ✓ the credential `{CREDENTIAL}` is there from an earlier run")
+    else:
+        enrollment.make(progress)
+    progress.say("\nA signature, the way a partner's program makes one:")
+    document = write_document(now=datetime.now(UTC))
+    with progress.step("an access token from authentication (OAuth 2, client_credentials)"):
+        token = enrollment.token()
+    with progress.step("pyHanko's own CSC client signs a PDF through the gateway, with a time-stamp"):
+        signed = asyncio.run(
+            sign_pdf(
+                document,
+                gateway_url=stack.rooms.gateway_url,
+                token=token,
+                credential_id=CREDENTIAL,
+                pin=enrollment.pin,
+            )
+        )
+    SIGNED.write_bytes(signed)
+    _judge(stack, signed, progress)
+    progress.say(_farewell(stack, SIGNED, progress.seconds))
+
+
+def _judge(stack: Stack, signed: bytes, progress: Progress) -> None:
+    anchors = {"anchors_file": stack.rooms.anchors_file, "tsa_anchors_file": stack.rooms.tsa_anchors_file}
+    progress.say("\nThree validators that we did not write:")
+    verdicts = validate(signed, **anchors)
+    for verdict in verdicts:
+        progress.say(_line(verdict))
+    changed = f"{AGREED.decode()} -> {FORGED.decode()}"
+    progress.say(f"\nThe same file with one byte changed ({changed}):")
+    forged = validate(forge(signed), **anchors)
+    for verdict in forged:
+        progress.say(_line(verdict))
+    wrong = [v.validator for v in verdicts if not v.accepted] + [v.validator for v in forged if v.accepted]
+    if wrong:
+        raise StackError(f"Not the verdict that was expected: {', '.join(wrong)}")
+
+
+def _line(verdict: Verdict) -> str:
+    return f"  {verdict.validator:<12} {'accepts' if verdict.accepted else 'REFUSES'}   {verdict.words}"
+
+
+def _farewell(stack: Stack, file: Path, seconds: float) -> str:
+    return f"""
+Done after {seconds:.1f} s. The signed page: {file}
+
+What to try next
+  ./rakkan status                 what runs and where
+  {stack.rooms.gateway_url}/docs     the partners' door, described
+  ./rakkan operator list          who may sign
+  ./rakkan operator --help        add your own tenant, client, signer, credential
+  docs/life-of-a-signature.md     what happened just now, file by file
+  ./rakkan down                   stop everything"""

@@ -1,0 +1,81 @@
+"""The demo's tenant, client, signer and credential: made through the operator's door, found again by the next run."""
+
+import secrets
+import subprocess
+from pathlib import Path
+
+from deploy.local.home import CHECKOUT
+from deploy.local.partner import Client, call, get_token
+from deploy.local.program import StackError
+from deploy.local.progress import Progress
+from deploy.local.stack import Stack
+
+TENANT = "demo"
+SIGNER = "hanako"
+CREDENTIAL = "hanako-p256"
+
+
+class Enrollment:
+    """Secrets lie in `.run/demo`: the signer's PIN and the client's secret."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._folder = stack.rooms.account.folder(stack.folder / "demo")
+
+    @property
+    def pin_file(self) -> Path:
+        return self._folder / "pin"
+
+    @property
+    def pin(self) -> str:
+        return self.pin_file.read_text().strip()
+
+    def client(self) -> Client | None:
+        """The client of an earlier run; one whose secret was not kept is of no use."""
+        for file in sorted(self._folder.glob("*.secret")):
+            secret = file.read_text().strip()
+            if secret:
+                return Client(file.stem, secret)
+        return None
+
+    def token(self) -> str:
+        client = self.client()
+        if client is None:
+            raise StackError("the demo's client has no secret")
+        return get_token(self._stack.rooms.authentication_url, client)
+
+    def is_done(self) -> bool:
+        """Whether the credential can be used: the partners' own door is asked, as a partner would."""
+        if self.client() is None or not self.pin_file.exists():
+            return False
+        listed = call(self._stack.rooms.gateway_url, "credentials/list", self.token(), {"userID": SIGNER})
+        return CREDENTIAL in listed["credentialIDs"]
+
+    def make(self, progress: Progress) -> None:
+        """Everything that is missing."""
+        with progress.step(f"operator: the tenant `{TENANT}` and its client, a program of a partner"):
+            self._operate("add-tenant", TENANT, "--name", "Demonstration")
+            if self.client() is None:
+                name = f"demo-app-{secrets.token_hex(2)}"
+                secret_file = str(self._folder / f"{name}.secret")
+                self._operate(
+                    "add-client", name, "--tenant", TENANT, "--name", "Demo program", "--secret-file", secret_file
+                )
+        with progress.step(f"operator: the signer `{SIGNER}`, with a PIN"):
+            if not self.pin_file.exists():
+                self._stack.rooms.account.write(self.pin_file, f"{secrets.randbelow(10**8):08d}\n")
+            names = ["--name", "Hanako Yamada", "--organization", "Demonstration"]
+            self._operate(
+                "add-signer", SIGNER, "--tenant", TENANT, *names, "--pin-file", str(self.pin_file), may_exist=True
+            )
+        with progress.step(f"operator: the credential `{CREDENTIAL}`: key made in the HSM, certificate issued"):
+            self._operate("add-credential", CREDENTIAL, "--tenant", TENANT, "--user", SIGNER, "--wait", "60")
+
+    def _operate(self, *words: str, may_exist: bool = False) -> None:
+        argv, environment = self._stack.rooms.operator(words)
+        identity = self._stack.rooms.account.identity()
+        done = subprocess.run(
+            argv, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=120, **identity
+        )
+        if done.returncode != 0 and not (may_exist and "conflict" in done.stderr.lower()):
+            raise StackError(f"./rakkan operator {' '.join(words)}\n{done.stdout}{done.stderr}")
