@@ -6,7 +6,6 @@ the key, the algorithm, every digest in order, the occurrences of the authorizat
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
 from typing import Annotated, ClassVar
 
 from cryptography.exceptions import InvalidSignature
@@ -61,11 +60,6 @@ class Activation(BaseModel):
     digests: Annotated[tuple[bytes, ...], Field(max_length=1000)] = ()
     issued_at: datetime
     expires_at: datetime
-
-    @property
-    def content_hash(self) -> bytes:
-        """SHA-256 over all but the two times: what makes two activations the same one, asked for again."""
-        return sha256(self.model_dump_json(exclude={"issued_at", "expires_at"}).encode()).digest()
 
     @property
     def algorithm(self) -> SignatureAlgorithm:
