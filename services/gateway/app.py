@@ -12,6 +12,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -73,8 +74,7 @@ class _Paths(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         # Starlette's outermost layer answers unexpected exceptions in plain text. The edge does it in CSC words.
         outermost = super().build_middleware_stack()
-        inner: ASGIApp = outermost.app  # type: ignore[attr-defined]  # ServerErrorMiddleware, not in the signature
-        return inner
+        return outermost.app if isinstance(outermost, ServerErrorMiddleware) else outermost
 
 
 class Entrance:

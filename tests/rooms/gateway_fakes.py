@@ -42,6 +42,17 @@ _SHA2: dict[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
+_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=True,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -74,8 +85,9 @@ def certificate_of(algorithm: KeyAlgorithm) -> bytes:
         .public_key(key.public_key())
         .serial_number(0xABC)
         .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=365))
+        .not_valid_after(now.replace(year=2099))
         .add_extension(x509.CertificatePolicies([policy]), critical=False)
+        .add_extension(_USAGE, critical=True)
         .add_extension(
             x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.5.5.7.1.3"), statements), critical=False
         )

@@ -255,7 +255,7 @@ async def test_v1_describes_a_credential(world: World) -> None:
         "serialNumber": "0ABC",
         "subjectDN": "CN=Hanako,O=Acme",
         "validFrom": "20260102030405Z",
-        "validTo": "20270102030405Z",
+        "validTo": "20990102030405Z",
         "qcStatements": ["0.4.0.1862.1.1"],
         "policy": ["0.4.0.194112.1.2"],
     }
