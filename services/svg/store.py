@@ -1,7 +1,7 @@
-"""All SQL of the SVG, and its audit leaves in the same transactions. Foreign errors of the database stop here."""
+"""All SQL of the SVG, and its audit leaves in the same transactions. Knows no HSM and no message."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -12,21 +12,8 @@ from services.svg.wrapping import KeyAttributes
 from shared.activation import Activation
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.audit import AuditWriter, digest_set_hash
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
-
-_TRANSIENT = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ObjectNotInPrerequisiteStateError,  # lock_timeout
-    asyncpg.TransactionRollbackError,
-    asyncpg.InvalidTransactionStateError,  # idle_in_transaction_session_timeout
-    asyncpg.InvalidAuthorizationSpecificationError,
-    OSError,
-    TimeoutError,
-)
 
 _KEY = """
     key_id, owner, kind, key_algorithm, profile, signatures_max, public_key, public_key_hash, kek, envelope_version,
@@ -102,12 +89,12 @@ class Store:
         self._audit = audit
 
     async def key(self, key_id: str) -> Key | None:
-        with _transient_named():
+        with reachable():
             record = await self._pool.fetchrow(_FIND_KEY, key_id)
         return None if record is None else _key(record)
 
     async def operation(self, operation_id: str) -> Operation | None:
-        with _transient_named():
+        with reachable():
             record = await self._pool.fetchrow(_FIND_OPERATION, operation_id)
         return None if record is None else _operation(record)
 
@@ -116,7 +103,7 @@ class Store:
 
         ACTIVATION_SPENT when another operation has spent one of the occurrences.
         """
-        with _transient_named():
+        with reachable():
             try:
                 record = await self._pool.fetchrow(
                     _INTEND,
@@ -198,21 +185,21 @@ class Store:
 
     async def take_pooled(self, algorithm: KeyAlgorithm, kek: str) -> NewKey | None:
         """A key made in advance. It is in the pool no more, whatever follows."""
-        with _transient_named():
+        with reachable():
             record = await self._pool.fetchrow(_TAKE_POOLED, algorithm, kek)
         return None if record is None else NewKey(record["public_key"], record["inner_wrapped"], record["kek"])
 
     async def add_pooled(self, algorithm: KeyAlgorithm, new: NewKey) -> None:
-        with _transient_named():
+        with reachable():
             await self._pool.execute(_ADD_POOLED, algorithm, new.kek, new.public_key, new.inner)
 
     async def count_pooled(self, algorithm: KeyAlgorithm, kek: str) -> int:
-        with _transient_named():
+        with reachable():
             return int(await self._pool.fetchval(_COUNT_POOLED, algorithm, kek))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        with _transient_named():
+        with reachable():
             async with self._pool.acquire() as connection, connection.transaction():
                 yield connection
 
@@ -261,12 +248,3 @@ def _operation(record: asyncpg.Record | None) -> Operation:
         state=record["state"],
         values=tuple(record["signature_values"] or ()),
     )
-
-
-@contextmanager
-def _transient_named() -> Iterator[None]:
-    """UNAVAILABLE for what passes; anything else the database says is a bug and stays what it is."""
-    try:
-        yield
-    except _TRANSIENT as trouble:
-        raise RakkanError(Code.UNAVAILABLE, f"database: {type(trouble).__name__}") from None
