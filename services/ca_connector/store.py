@@ -34,10 +34,12 @@ _MOVE = """
     returning order_id
 """
 _CLAIM = f"""
-    update orders set attempted_at = $1, not_before = case when state = 'PENDING' then $1 + $2 else not_before end
+    update orders set
+        attempted_at = $1::timestamptz,
+        not_before = case when state = 'PENDING' then $1 + $2::interval else not_before end
     where order_id in (
         select order_id from orders
-        where (state in ('SUBMITTED', 'ISSUED') and attempted_at <= $1 - $2)
+        where (state in ('SUBMITTED', 'ISSUED') and attempted_at <= $1 - $2::interval)
             or (state = 'PENDING' and not_before <= $1)
         order by attempted_at limit $3 for update skip locked
     )
@@ -50,10 +52,10 @@ _WANT = f"""
 """
 _FIND_REVOCATION = f"select {_REVOCATION} from revocations where order_id = $1"
 _CLAIM_REVOCATIONS = f"""
-    update revocations set attempted_at = $1
+    update revocations set attempted_at = $1::timestamptz
     where order_id in (
         select revocations.order_id from revocations join orders using (order_id)
-        where revoked_at is null and revocations.attempted_at <= $1 - $2 and cardinality(chain) > 0
+        where revoked_at is null and revocations.attempted_at <= $1 - $2::interval and cardinality(chain) > 0
         order by revocations.attempted_at limit $3 for update of revocations skip locked
     )
     returning {_REVOCATION}

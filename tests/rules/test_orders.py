@@ -74,7 +74,11 @@ def test_only_the_sam_decides_on_what_was_issued() -> None:
 @pytest.mark.parametrize(("state", "to"), list(itertools.product(State, State)))
 def test_every_move_that_is_not_in_the_table_is_refused(state: State, to: State) -> None:
     order = at(state)
-    authority: dict[State, Outcome] = {State.PENDING: PENDING, State.ISSUED: Issued(CHAIN), State.REJECTED: Refused("no")}
+    authority: dict[State, Outcome] = {
+        State.PENDING: PENDING,
+        State.ISSUED: Issued(CHAIN),
+        State.REJECTED: Refused("no"),
+    }
     if to in authority:
         expect(lambda: advance(order, authority[to]), to, allowed=to in BY_AUTHORITY.get(state, ()))
     if to in {State.CONFIRMED, State.REJECTED}:
