@@ -68,7 +68,7 @@ def main() -> None:
         runtime.run("svg", Settings, build)
     else:
         logs.configure("info", room="svg", instance="supervisor")
-        sys.exit(asyncio.run(supervisor.supervise(supervisor.command(), workers)))
+        sys.exit(supervisor.run(workers))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from services.svg.checks import (
     check_signing,
     check_use,
 )
-from services.svg.token import NewKey, Wrapped
-from services.svg.wrapping import KeyAttributes, share_of
+from services.svg.wrapping import KeyAttributes, NewKey, Wrapped, share_of
 from shared.activation import Activation, Use, read_activation
 from shared.algorithms import KeyAlgorithm, SignatureAlgorithm
 from shared.contracts.base import Done

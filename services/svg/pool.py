@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from services.svg.token import NewKey
+from services.svg.wrapping import NewKey
 from shared.algorithms import KeyAlgorithm
 from shared.errors import RakkanError
 

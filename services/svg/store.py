@@ -7,8 +7,7 @@ from typing import Any
 import asyncpg
 
 from services.svg.checks import Key, Operation, content_hash_of
-from services.svg.token import NewKey, Wrapped
-from services.svg.wrapping import KeyAttributes
+from services.svg.wrapping import KeyAttributes, NewKey, Wrapped
 from shared.activation import Activation
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.audit import AuditWriter, digest_set_hash

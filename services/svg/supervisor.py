@@ -8,7 +8,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -26,12 +27,21 @@ def environment_of(worker: int, environment: Mapping[str, str]) -> dict[str, str
     return {**environment, "RAKKAN_WORKERS": "1", HEALTH_PORT: str(port + worker if port else 0)}
 
 
-async def supervise(command: Sequence[str], workers: int) -> int:
-    """Keep the workers running until SIGTERM or SIGINT; the exit status."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+def run(workers: int) -> int:
+    """Supervise workers of this room until SIGTERM or SIGINT; the exit status."""
+
+    async def until_signal() -> int:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        return await supervise((sys.executable, "-m", "services.svg"), workers, stopping)
+
+    return asyncio.run(until_signal())
+
+
+async def supervise(command: Sequence[str], workers: int, stopping: asyncio.Event) -> int:
+    """Keep the workers running until told to stop; 2 when one finds its settings wrong, which ends all."""
     async with asyncio.TaskGroup() as group:
         keeping = [group.create_task(_keep(command, worker, stopping)) for worker in range(workers)]
     return max(task.result() for task in keeping)
@@ -51,25 +61,21 @@ async def _keep(command: Sequence[str], worker: int, stopping: asyncio.Event) ->
             return max(status, 0)
         pause = shortest if loop.time() - began > _STABLE_S else min(pause * 2, longest)
         log.error("worker died", worker=worker, pid=process.pid, status=status, restart_s=pause)
-        await _first((asyncio.sleep(pause), stopping.wait()))
+        await _first(asyncio.sleep(pause), stopping.wait())
         if stopping.is_set():
             return 0
 
 
 async def _until_ended(process: asyncio.subprocess.Process, stopping: asyncio.Event) -> int:
-    await _first((process.wait(), stopping.wait()))
+    await _first(process.wait(), stopping.wait())
     if process.returncode is None:
         process.terminate()
     return await process.wait()
 
 
-async def _first(waits: Sequence[object]) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]  # coroutines of two types
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
     _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
-
-
-def command() -> tuple[str, ...]:
-    return (sys.executable, "-m", "services.svg")

@@ -1,33 +1,23 @@
 """What the SVG does in its HSM token: generate, wrap, sign and destroy the keys of signers. Knows no database."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from services.svg.checks import Key
 from services.svg.verification import verify_all
-from services.svg.wrapping import KeyAttributes, close_envelope, open_envelope, outer_secret_input
+from services.svg.wrapping import (
+    KeyAttributes,
+    NewKey,
+    Wrapped,
+    close_envelope,
+    open_envelope,
+    outer_secret_input,
+)
 from shared.algorithms import KeyAlgorithm, SignatureAlgorithm
 from shared.errors import Code, RakkanError
 from shared.hsm import Session, Token
 
 OUTER_SECRET = "svg-outer"  # noqa: S105  # the label of a key in the token
 _RESIDENT = b"R"
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that belongs to nobody yet."""
-
-    public_key: bytes
-    inner: bytes
-    kek: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wrapped:
-    """What is kept of a key."""
-
-    wrapped: bytes
-    resident: bytes | None
 
 
 class SVGToken:

@@ -42,6 +42,23 @@ class KeyAttributes:
     envelope_version: int = ENVELOPE_VERSION
 
 
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that belongs to nobody yet."""
+
+    public_key: bytes
+    inner: bytes
+    kek: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """What is kept of a key."""
+
+    wrapped: bytes
+    resident: bytes | None
+
+
 def share_of(opened: Secrets) -> bytes:
     """The share's 32 bytes; MALFORMED when there is no such share."""
     try:

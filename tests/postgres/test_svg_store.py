@@ -13,8 +13,7 @@ import pytest
 
 from deploy.local.stack import Stack
 from services.svg.store import Store
-from services.svg.token import NewKey, Wrapped
-from services.svg.wrapping import KeyAttributes
+from services.svg.wrapping import KeyAttributes, NewKey, Wrapped
 from shared.activation import Activation, Use
 from shared.algorithms import KeyAlgorithm
 from shared.audit import AuditWriter
