@@ -36,10 +36,10 @@ _MOVE = """
 _CLAIM = f"""
     update orders set
         attempted_at = $1::timestamptz,
-        not_before = case when state = 'PENDING' then $1 + $2::interval else not_before end
+        not_before = case when state = 'PENDING' then $1::timestamptz + $2::interval else not_before end
     where order_id in (
         select order_id from orders
-        where (state in ('SUBMITTED', 'ISSUED') and attempted_at <= $1 - $2::interval)
+        where (state in ('SUBMITTED', 'ISSUED') and attempted_at <= $1::timestamptz - $2::interval)
             or (state = 'PENDING' and not_before <= $1)
         order by attempted_at limit $3 for update skip locked
     )
@@ -55,7 +55,8 @@ _CLAIM_REVOCATIONS = f"""
     update revocations set attempted_at = $1::timestamptz
     where order_id in (
         select revocations.order_id from revocations join orders using (order_id)
-        where revoked_at is null and revocations.attempted_at <= $1 - $2::interval and cardinality(chain) > 0
+        where revoked_at is null and cardinality(chain) > 0
+            and revocations.attempted_at <= $1::timestamptz - $2::interval
         order by revocations.attempted_at limit $3 for update of revocations skip locked
     )
     returning {_REVOCATION}
