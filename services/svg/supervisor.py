@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -69,7 +70,9 @@ async def _keep(command: Sequence[str], worker: int, stopping: asyncio.Event) ->
 async def _until_ended(process: asyncio.subprocess.Process, stopping: asyncio.Event) -> int:
     await _first(process.wait(), stopping.wait())
     if process.returncode is None:
-        process.terminate()
+        # Not process.terminate(): it would collect a child that has just died, and asyncio would lose its status.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
     return await process.wait()
 
 

@@ -19,9 +19,13 @@ def pids(folder: Path) -> set[int]:
     return {int(file.name) for file in folder.iterdir() if file.read_text()}
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
             await asyncio.sleep(0.02)
 
 
@@ -34,7 +38,7 @@ async def test_a_worker_that_dies_in_native_code_is_started_again_and_all_end_wh
     await until(lambda: len(pids(tmp_path)) == 3)
     stopping.set()
     assert await asyncio.wait_for(task, 10) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path))
+    assert not any(alive(pid) for pid in pids(tmp_path))
 
 
 async def test_wrong_settings_end_everything_instead_of_restarting_for_ever() -> None:
