@@ -1,7 +1,7 @@
 """Asking, answering and jobs over the real broker, with everything that can happen to them on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,9 +78,9 @@ async def refusal_of(bus: Bus, *, timeout_s: float = 10.0) -> Code:
     return refused.value.code
 
 
-async def until(condition: "asyncio.Future[bool] | object", *, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # noqa: ASYNC110  # the condition has no event
             await asyncio.sleep(0.01)
 
 

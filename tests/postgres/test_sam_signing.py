@@ -429,8 +429,10 @@ async def test_waiting_authorizations_are_bounded(party: Party, credential: Cred
         "update sam.authorizations set signatures = 9 where tenant_id = 'acme' and $1 <> ''",
         "update sam.authorizations set expires_at = expires_at + interval '1 day' where $1 <> ''",
         "update sam.authorized_hashes set digest = sha256('evil') where $1 <> ''",
-        "insert into sam.authorized_hashes select authorization_id, 7, sha256('evil') from sam.authorizations"
-        " where $1 <> '' on conflict do nothing",
+        (
+            "insert into sam.authorized_hashes select authorization_id, 7, sha256('evil') from sam.authorizations"
+            " where $1 <> '' on conflict do nothing"
+        ),
     ],
 )
 async def test_a_row_edited_by_sql_is_refused(database: Stack, party: Party, credential: Credential, edit: str) -> None:

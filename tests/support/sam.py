@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pyotp
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -110,7 +111,16 @@ class FakeSVG:
 class SAMUnderTest:
     """Everything wired as `services.sam.__main__` wires it, and the means to speak to it as the gateway would."""
 
-    def __init__(self, pool: Pool, audit: AuditWriter, row_key: bytes, token: MemoryToken) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        audit: AuditWriter,
+        row_key: bytes,
+        token: MemoryToken,
+        *,
+        anchors: tuple[x509.Certificate, ...] = (),
+        public_key: bytes = b"public key",
+    ) -> None:
         self.clock = Clock()
         self.token = token
         self.pool = pool
@@ -126,7 +136,7 @@ class SAMUnderTest:
         )
         self.seal = RowSeal(row_key)
         self.store = Store(pool, self.seal)
-        self.svg = FakeSVG(self.trust, self.keys["svg"], b"public key")
+        self.svg = FakeSVG(self.trust, self.keys["svg"], public_key)
         self.factors, limits = Factors(), Authorizations(waiting_max_per_credential=20)
         now = self.clock.now
         access = Access(self.store, self.keys["sam"], verifying_keys(self.trust))
@@ -154,7 +164,7 @@ class SAMUnderTest:
             audit,
             self.keys["sam"],
             self.keys["operator"].public_key(),
-            {"local": ()},
+            {"local": anchors},
             self.factors,
             now,
         )
