@@ -36,7 +36,6 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
         trust=room.trust,
         keys=verifying_keys(room.trust),
         sealing_key=room.sealing_key,
-        token_lifetime_s=settings.token_lifetime_s,
         now=_now,
     )
     app = make_app(store, room.bus, room.trust, tokens_key, settings, now=_now)

@@ -102,7 +102,9 @@ def _add_refusals(app: FastAPI) -> None:
     async def unavailable(_: Request, error: RakkanError) -> JSONResponse:
         if error.code in RETRYABLE:
             log.warning("request not served", code=error.code, detail=error.detail)
-            return _error(503, "temporarily_unavailable", "Nothing was done, try again", {"Retry-After": "2"})
+            return _error(
+                503, "temporarily_unavailable", "The service is not available now, try again", {"Retry-After": "2"}
+            )
         log.error("request failed", code=error.code, detail=error.detail)
         return _error(500, "server_error", "", {})
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc.jwk import KeySet
 
 from services.authentication.clients import check_jwks, hash_secret, new_secret
+from services.authentication.settings import TOKEN_LIFETIME_MAX_S
 from shared.contracts.authentication import (
     Accounts,
     AddClient,
@@ -28,7 +29,8 @@ from shared.sealing import Secrets, seal, unseal
 from shared.tokens import AccessToken, read_token
 from shared.trust import Trust
 
-_CLOCKS_APART = timedelta(minutes=1)
+# Not the lifetime of the settings: older tokens may have been given a longer one.
+_REMEMBERED = timedelta(seconds=TOKEN_LIFETIME_MAX_S, minutes=1)
 
 
 class Change(Protocol):
@@ -61,7 +63,6 @@ class Handlers:
         trust: Trust,
         keys: KeySet,
         sealing_key: X25519PrivateKey,
-        token_lifetime_s: int,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -69,7 +70,6 @@ class Handlers:
         self._trust = trust
         self._keys = keys
         self._sealing_key = sealing_key
-        self._token_lifetime = timedelta(seconds=token_lifetime_s)
         self._now = now
 
     def by_message(self) -> dict[type[Message], Callable[[Any], Awaitable[Reply | None]]]:
@@ -158,8 +158,7 @@ class Handlers:
         for client_id in client_ids:
             await change.end_tokens(client_id, issued_before=now)
         for client_id in client_ids:
-            until = now + self._token_lifetime + _CLOCKS_APART
-            await self._bus.ask(RevokeTokens(client_id=client_id, issued_before=now, until=until))
+            await self._bus.ask(RevokeTokens(client_id=client_id, issued_before=now, until=now + _REMEMBERED))
 
 
 def _by_operator() -> dict[str, str]:

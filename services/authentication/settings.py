@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from shared.http import HTTPDoor
 from shared.settings import Database, RoomSettings
 
+TOKEN_LIFETIME_MAX_S = 86_400
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -29,7 +30,7 @@ class Settings(RoomSettings):
     """The `oauth2` URL of the info document, and the audience that client assertions name."""
     tokens_key_file: Path
     """PEM of the Ed25519 key that signs access tokens. Its public half is in the trust bundle."""
-    token_lifetime_s: int = Field(default=3600, ge=60, le=86_400)
+    token_lifetime_s: int = Field(default=3600, ge=60, le=TOKEN_LIFETIME_MAX_S)
     attempts_max: int = Field(default=10, ge=1)
     """Failed authentications of one client from one address before it is told to wait."""
     attempt_again_s: float = Field(default=6.0, gt=0)

@@ -164,3 +164,26 @@ async def test_only_http_passes_the_edge() -> None:
     echo = Echo()
     await Edge(echo, door=DOOR, room="gateway")({"type": "websocket"}, receive, send)
     assert echo.entered == 0
+
+
+async def test_no_request_is_lost_when_the_door_leaves_under_load() -> None:
+    """A client sees its answer, or that nobody listens any more; never a connection that breaks under its request."""
+    answered = 0
+
+    async def work(url: str) -> None:
+        nonlocal answered
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                try:
+                    answer = await client.post(url, content=b"x" * 500)
+                except httpx.ConnectError:
+                    return
+                assert answer.content == b"x" * 500
+                answered += 1
+
+    door = DOOR.model_copy(update={"requests_max": 100})
+    async with asyncio.TaskGroup() as group, serve_http(Edge(Echo(), door=door, room="gateway"), door) as port:
+        for _ in range(8):
+            group.create_task(work(f"http://127.0.0.1:{port}/"))
+        await asyncio.sleep(0.5)
+    assert answered > 8

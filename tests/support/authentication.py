@@ -217,7 +217,6 @@ class World:
             trust=self.trust,
             keys=verifying_keys(self.trust),
             sealing_key=self.sealing_key,
-            token_lifetime_s=3600,
             now=self.clock.now,
         )
 
