@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from deploy.local.account import Account
-from deploy.local.home import CHECKOUT, run_folder, temporary_run_folder
+from deploy.local.home import run_folder, temporary_run_folder
 from deploy.local.keys import Keys
 from deploy.local.ports import Ports
 from deploy.local.postgres import Postgres
@@ -63,22 +63,20 @@ class Stack:
     async def prepare_database(self) -> tuple[str, ...]:
         return await self.postgres.prepare({room: self.keys.password(room, "database") for room in ROOMS})
 
-    def start_servers(self, progress: Progress | None = None) -> None:
-        """RabbitMQ takes longest; the database and the tokens are ready before it is."""
+    def start_servers(self, progress: Progress) -> None:
+        """RabbitMQ, the database with its schemas, the tokens with their keys, the TSA; all at once."""
         self.keys.make()
         self._sweep()
-        progress = progress or Progress()
         jobs: dict[str, Callable[[], object]] = {
             "RabbitMQ: a private node with the users and queues of the topology": self.start_rabbitmq,
             "PostgreSQL: a private cluster, one schema and one role for each room": self._start_database,
             "SoftHSM: a token for each room that has keys, and their key ceremonies": self._make_tokens,
+            "TSA: a time-stamping authority on OpenSSL": self.rooms.start_tsa,
         }
-        if (CHECKOUT / "deploy" / "local" / "tsa.py").exists():
-            jobs["TSA: a time-stamping authority on OpenSSL"] = self.rooms.start_tsa
         _together(jobs, progress)
 
     def up(self, progress: Progress) -> None:
-        """Everything that is not up. Rooms start together; each waits by itself for what it needs."""
+        """Everything that is not up. Rooms after the servers: one that finds no broker waits longer each time."""
         self.start_servers(progress)
         rooms = [room for room in ROOMS if exists(room)]
         for room in rooms:
@@ -145,10 +143,11 @@ class Stack:
 def _together(jobs: Mapping[str, Callable[[], object]], progress: Progress) -> None:
     """All at once, a line for each when it is done; the first fault is raised when all have ended."""
 
-    def work(what: str, job: Callable[[], object]) -> None:
-        with progress.step(what):
-            job()
-
-    with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(work, what, job) for what, job in jobs.items()]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for done in [pool.submit(_step, what, job, progress) for what, job in jobs.items()]:
             done.result()
+
+
+def _step(what: str, job: Callable[[], object], progress: Progress) -> None:
+    with progress.step(what):
+        job()

@@ -50,7 +50,7 @@ def _pyhanko(document: bytes, anchors_file: Path, tsa_anchors_file: Path) -> Ver
 
 def _pdfsig(work: Path) -> Verdict:
     """Whether the signature is valid; -nocert, because NSS knows nothing of the CA of a demonstration."""
-    argv = ["pdfsig", "-nssdir", str(work), "-nocert", str(work / "document.pdf")]
+    argv = ["pdfsig", "-nocert", str(work / "document.pdf")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_environment(work))
     said = [line.strip(" -") for line in done.stdout.splitlines() if "Signature Validation" in line]
     words = said[0] if said else (done.stdout + done.stderr).strip()
