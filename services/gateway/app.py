@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from time import monotonic
@@ -28,6 +29,7 @@ from services.gateway.limits import Buckets
 from services.gateway.refusals import (
     MALFORMED_HEADER,
     NOT_IMPLEMENTED,
+    REFUSALS,
     UNKNOWN_METHOD,
     WRONG_VERB,
     CSCError,
@@ -184,9 +186,12 @@ def _method(version: Version, method: Method, limits: Limits, entrance: Entrance
 
 
 async def _with_subject(refusal: Refusal, handlers: Handlers, caller: Caller, call: Any) -> Refusal:
-    subject = await handlers.subject_of(caller, call.credential_id)
-    description = refusal.description.replace("{subject}", subject)
-    return Refusal(refusal.status, refusal.error, description, refusal.retry_after_s)
+    """v1 names whose certificate it is. Where that cannot be found out now, the refusal stands without it."""
+    try:
+        subject = await handlers.subject_of(caller, call.credential_id)
+    except RakkanError:
+        return REFUSALS[Code.CERTIFICATE_EXPIRED].of(Version.V2)
+    return replace(refusal, description=refusal.description.replace("{subject}", subject))
 
 
 def _note(error: RakkanError, refusal: Refusal) -> None:
@@ -204,7 +209,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _refused(request, WRONG_VERB, {"Allow": "POST"})
+        return _refused(request, WRONG_VERB, error.headers)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return _refused(request, UNKNOWN_METHOD)
     raise error

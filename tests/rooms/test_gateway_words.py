@@ -274,6 +274,12 @@ async def test_what_the_sam_refuses_is_said_in_the_mandated_words(
         await refused(world, f"{version}/credentials/authorize", AUTHORIZE, description, error)
 
 
+async def test_an_expired_certificate_is_named_as_such_even_when_its_subject_cannot_be_had(world: World) -> None:
+    world.rooms.refuse[sam.SignHash] = RakkanError(Code.CERTIFICATE_EXPIRED)
+    world.rooms.refuse[sam.DescribeCredential] = RakkanError(Code.UNAVAILABLE)
+    await refused(world, "v1/signatures/signHash", SIGN["v1"], "Signing certificate is expired")
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_a_factor_refused_at_signing_keeps_its_name(world: World, version: str) -> None:
     world.rooms.refuse[sam.SignHash] = RakkanError(Code.OTP_INVALID)
