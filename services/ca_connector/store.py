@@ -76,6 +76,7 @@ _LISTED = """
 _LAST_NUMBER = "select coalesce(max(number), 0) from crls where authority = $1"
 _PUBLISH = "insert into crls (authority, number, crl, this_update, next_update) values ($1, $2, $3, $4, $5)"
 _LATEST_CRL = "select crl from crls where authority = $1 order by number desc limit 1"
+_LATEST_CRL_TIMES = "select this_update, next_update from crls where authority = $1 order by number desc limit 1"
 
 
 class Store:
@@ -176,10 +177,15 @@ class Store:
 
     # The lists of an authority in this room
 
-    async def latest_crl(self, authority: str) -> x509.CertificateRevocationList | None:
+    async def latest_crl(self, authority: str) -> bytes | None:
         async with self._transaction() as connection:
-            der = await connection.fetchval(_LATEST_CRL, authority)
-        return None if der is None else x509.load_der_x509_crl(der)
+            der: bytes | None = await connection.fetchval(_LATEST_CRL, authority)
+        return der
+
+    async def latest_crl_times(self, authority: str) -> tuple[datetime, datetime] | None:
+        async with self._transaction() as connection:
+            row = await connection.fetchrow(_LATEST_CRL_TIMES, authority)
+        return None if row is None else (row["this_update"], row["next_update"])
 
     async def publish_crl(
         self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None

@@ -172,3 +172,21 @@ async def test_a_signature_that_does_not_verify_never_leaves(authority: LocalAut
 
 async def test_a_request_that_cannot_be_certified_is_refused_with_its_reason(authority: LocalAuthority) -> None:
     assert await authority.submit(order(csr=b"no request")) == Refused("the certification request cannot be read")
+
+
+async def test_a_crl_is_renewed_at_half_of_its_time_and_missed_when_it_runs_out(authority: LocalAuthority) -> None:
+    began = now()
+    authority.now = lambda: began
+    with pytest.raises(RakkanError):
+        await authority.check_crl()
+    with pytest.raises(RakkanError):
+        await authority.crl_page()
+    assert [await authority.renew_crl() for _ in range(2)] == [True, False]
+    await authority.check_crl()
+    authority.now = lambda: began + timedelta(hours=11)
+    assert not await authority.renew_crl()
+    authority.now = lambda: began + timedelta(hours=24)
+    with pytest.raises(RakkanError):
+        await authority.check_crl()
+    authority.now = lambda: began + timedelta(hours=12)
+    assert await authority.renew_crl()

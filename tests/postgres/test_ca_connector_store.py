@@ -193,21 +193,29 @@ async def make(number: int, revoked: tuple[RevokedCertificate, ...], now: dateti
     return builder.sign(CA_KEY, hashes.SHA384())
 
 
+async def latest(store: Store, authority: str) -> x509.CertificateRevocationList:
+    der = await store.latest_crl(authority)
+    assert der is not None
+    return x509.load_der_x509_crl(der)
+
+
+def number_of(list_: x509.CertificateRevocationList) -> int:
+    return list_.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
 async def test_crl_numbers_rise_by_one_and_entries_stay(store: Store) -> None:
     authority = secrets.token_hex(4)
     assert await store.latest_crl(authority) is None
+    assert await store.latest_crl_times(authority) is None
     serials = [x509.random_serial_number() for _ in range(5)]
     revoked = [RevokedCertificate(serial, 1, NOW) for serial in serials]
     await asyncio.gather(*(store.publish_crl(authority, make, now=NOW, revoked=one) for one in revoked))
     await store.publish_crl(authority, make, now=NOW, revoked=replace(revoked[0], reason=4))
-    latest = await store.latest_crl(authority)
-    assert latest is not None
-    assert latest.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 5
-    assert {entry.serial_number for entry in latest} == set(serials)
-    await store.publish_crl(authority, make, now=NOW)
-    renewed = await store.latest_crl(authority)
-    assert renewed is not None
-    assert renewed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 6
+    assert number_of(await latest(store, authority)) == 5
+    assert {entry.serial_number for entry in await latest(store, authority)} == set(serials)
+    await store.publish_crl(authority, make, now=NOW + MINUTE)
+    assert number_of(await latest(store, authority)) == 6
+    assert await store.latest_crl_times(authority) == (NOW + MINUTE, NOW + MINUTE + timedelta(hours=24))
 
 
 async def test_a_crl_that_cannot_be_signed_revokes_nothing(store: Store, pool: Pool) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.ca_connector.authorities.local import MakeCRL
 from services.ca_connector.orders import Order, Outcome, Revocation, State
@@ -18,9 +19,16 @@ class FakeLists:
     revoked: dict[int, RevokedCertificate] = field(default_factory=dict)
     crls: list[x509.CertificateRevocationList] = field(default_factory=list)
 
-    async def latest_crl(self, authority: str) -> x509.CertificateRevocationList | None:
+    async def latest_crl(self, authority: str) -> bytes | None:
         assert authority == "local"
-        return self.crls[-1] if self.crls else None
+        return self.crls[-1].public_bytes(Encoding.DER) if self.crls else None
+
+    async def latest_crl_times(self, authority: str) -> tuple[datetime, datetime] | None:
+        assert authority == "local"
+        if not self.crls:
+            return None
+        assert self.crls[-1].next_update_utc is not None
+        return self.crls[-1].last_update_utc, self.crls[-1].next_update_utc
 
     async def publish_crl(
         self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None

@@ -20,7 +20,11 @@ MakeCRL = Callable[[int, tuple[RevokedCertificate, ...], datetime], Awaitable[x5
 class Lists(Protocol):
     """What it needs of the store: what is revoked, and the CRLs that say so."""
 
-    async def latest_crl(self, authority: str) -> x509.CertificateRevocationList | None: ...
+    async def latest_crl(self, authority: str) -> bytes | None: ...
+
+    async def latest_crl_times(self, authority: str) -> tuple[datetime, datetime] | None:
+        """thisUpdate and nextUpdate, without the list: a list may be long and these are asked for all the time."""
+        ...
 
     async def publish_crl(
         self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None
@@ -76,16 +80,16 @@ class LocalAuthority:
     async def renew_crl(self) -> bool:
         """Whether a new CRL was due: the first, or half of the last one's time gone."""
         now = self.now()
-        latest = await self.lists.latest_crl(NAME)
-        if latest is not None and now < latest.last_update_utc + self.crl_lifetime / 2:
+        times = await self.lists.latest_crl_times(NAME)
+        if times is not None and now < times[0] + (times[1] - times[0]) / 2:
             return False
         await self.lists.publish_crl(NAME, self._make_crl, now=now)
         return True
 
     async def check_crl(self) -> None:
         """Raise unless there is a CRL that has not run out: relying parties would refuse every certificate."""
-        latest = await self.lists.latest_crl(NAME)
-        if latest is None or latest.next_update_utc is None or latest.next_update_utc <= self.now():
+        times = await self.lists.latest_crl_times(NAME)
+        if times is None or times[1] <= self.now():
             raise RakkanError(Code.AUTHORITY_UNAVAILABLE, "there is no current CRL")
 
     async def crl_page(self) -> bytes:
@@ -93,7 +97,7 @@ class LocalAuthority:
         latest = await self.lists.latest_crl(NAME)
         if latest is None:
             raise RakkanError(Code.NOT_FOUND, "no CRL has been published yet")
-        return latest.public_bytes(Encoding.DER)
+        return latest
 
     async def certificate_page(self) -> bytes:
         return self.certificate.public_bytes(Encoding.DER)
