@@ -32,8 +32,8 @@ class SVGToken:
         return self._token.serial
 
     async def probe(self) -> None:
-        """Raise HSM_UNAVAILABLE unless keys can be opened."""
-        await self._token.run(lambda session: session.mac(OUTER_SECRET, b"probe"))
+        """Raise HSM_UNAVAILABLE or KEY_UNKNOWN unless keys can be made and opened."""
+        await self._token.run(lambda session: session.require(self._kek, OUTER_SECRET))
         await self._token.probe()
 
     async def generate(self, algorithm: KeyAlgorithm) -> NewKey:

@@ -62,6 +62,11 @@ class Session:
             if isinstance(label, str) and key[Attribute.LABEL] != label:
                 raise RakkanError(Code.HSM_UNAVAILABLE, "a key of the token is another one now")
 
+    def require(self, *labels: str) -> None:
+        """KEY_UNKNOWN unless the token has these secret keys."""
+        for label in labels:
+            self._find(ObjectClass.SECRET_KEY, label)
+
     # Keys that stay in the token
 
     def mac(self, label: str, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ python-pkcs11 starts the module without locks and releases the GIL in every call
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,7 @@ from shared.settings import HSM, secret
 
 T = TypeVar("T")
 
-_JOB_S_MAX = 60.0
-_WATCH_S = 1.0
+_HANG_S = 60.0
 _REOPEN_S = 1.0
 _one_per_process = Lock()
 log = structlog.get_logger()
@@ -32,8 +32,9 @@ log = structlog.get_logger()
 class Token:
     """One PKCS#11 token, this room's own. Every failure is a RakkanError; a token that went is tried again."""
 
-    def __init__(self, settings: HSM) -> None:
+    def __init__(self, settings: HSM, *, hang_s: float) -> None:
         self._settings = settings
+        self._hang_s = hang_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pkcs11")
         self._session: Session | None = None
         self._reopen_not_before = 0.0
@@ -42,11 +43,11 @@ class Token:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: HSM) -> AsyncIterator[Self]:
-        """Load the module, log in. HSM_UNAVAILABLE when that fails."""
+    async def open(cls, settings: HSM, *, hang_s: float = _HANG_S) -> AsyncIterator[Self]:
+        """Load the module, log in. HSM_UNAVAILABLE when that fails. A job longer than `hang_s` ends the process."""
         if not _one_per_process.acquire(blocking=False):
             raise RuntimeError("this process has a token open already; PKCS#11 allows it one thread")
-        token = cls(settings)
+        token = cls(settings, hang_s=hang_s)
         watch = asyncio.create_task(token._watch())
         try:
             await token.run(lambda _: None)
@@ -149,8 +150,10 @@ class Token:
     async def _watch(self) -> None:
         # A call into native code cannot be cancelled. When it hangs, only a new process helps: the supervisor's work.
         while True:
-            await asyncio.sleep(_WATCH_S)
+            await asyncio.sleep(self._hang_s / 60)
             began = self._job_began
-            if began is not None and time.monotonic() - began > _JOB_S_MAX:
-                log.critical("the PKCS#11 module hangs; the process ends", seconds=_JOB_S_MAX)
+            if began is not None and time.monotonic() - began > self._hang_s:
+                log.critical("the PKCS#11 module hangs; the process ends", seconds=self._hang_s)
+                sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(os.EX_TEMPFAIL)

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -168,3 +170,26 @@ def test_a_template_that_would_crash_the_library_is_refused_first() -> None:
     ):
         with pytest.raises((TypeError, ValueError)):
             mapper.checked(template)
+
+
+HANG = """
+import asyncio, sys, time
+from pathlib import Path
+from shared.hsm import Token
+from shared.settings import HSM
+
+async def main():
+    async with Token.open(HSM.model_validate_json(sys.argv[1]), hang_s=0.5) as token:
+        await token.run(lambda _: time.sleep(30))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_module_that_hangs_ends_the_process_with_a_word(settings: HSM) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANG, settings.model_dump_json(), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == os.EX_TEMPFAIL
+    assert b"hangs" in told
