@@ -87,8 +87,12 @@ def run(name: str, settings_type: type[S], build: Build[S]) -> None:
         )
         await _live(room, build)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(live())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(live())
+    except SettingsError as fault:  # found only when the room was wired, such as a key missing in the bundle
+        sys.stderr.write(f"rakkan {name}: {fault}\n")
+        sys.exit(2)
 
 
 def read_keys(settings: RoomSettings) -> tuple[Trust, SigningKey, X25519PrivateKey]:
