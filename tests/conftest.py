@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from deploy.local.progress import Progress
 from deploy.local.stack import Stack
 
 
@@ -32,3 +33,14 @@ async def database(stack: Stack) -> AsyncIterator[Stack]:
     await stack.prepare_database()
     yield stack
     await asyncio.to_thread(stack.postgres.stop)
+
+
+@pytest.fixture(scope="session")
+async def suite() -> AsyncIterator[Stack]:
+    """A stack of its own with every room running, as partners meet it."""
+    suite = Stack.temporary()
+    try:
+        await asyncio.to_thread(suite.up, Progress())
+        yield suite
+    finally:
+        await asyncio.to_thread(suite.remove)

@@ -16,8 +16,8 @@ from deploy.local.validators import Verdict, validate
 SIGNED = CHECKOUT / "demo-signed.pdf"
 
 
-def run(stack: Stack, progress: Progress) -> None:
-    """Raise StackError when anything is not as it should be."""
+def run(stack: Stack, progress: Progress, *, file: Path = SIGNED) -> None:
+    """Leave the signed page in the file. Raise StackError when anything is not as it should be."""
     progress.say("\nThe rooms and what they stand on, private to this folder:")
     stack.up(progress)
     enrollment = Enrollment(stack)
@@ -40,9 +40,9 @@ def run(stack: Stack, progress: Progress) -> None:
                 pin=enrollment.pin,
             )
         )
-    SIGNED.write_bytes(signed)
+    file.write_bytes(signed)
     _judge(stack, signed, progress)
-    progress.say(_farewell(stack, SIGNED, progress.seconds))
+    progress.say(_farewell(stack, file, progress.seconds))
 
 
 def _judge(stack: Stack, signed: bytes, progress: Progress) -> None:

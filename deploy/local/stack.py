@@ -124,6 +124,7 @@ class Stack:
 
     def remove(self) -> None:
         """Stop everything and delete the folder."""
+        self.rooms.stop()
         self.stop_servers()
         shutil.rmtree(self.folder, ignore_errors=True)
 

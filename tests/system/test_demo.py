@@ -1,0 +1,58 @@
+"""The demo on a stack of its own: a real PDF, signed by pyHanko's CSC client, judged by three validators."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.local import demo
+from deploy.local.document import forge, write_document
+from deploy.local.enrollment import CREDENTIAL, Enrollment
+from deploy.local.partner import sign_pdf
+from deploy.local.progress import Progress
+from deploy.local.stack import Stack
+from deploy.local.validators import validate
+
+
+async def test_three_validators_accept_the_page_and_refuse_it_with_one_byte_changed(
+    suite: Stack, tmp_path: Path
+) -> None:
+    file = tmp_path / "signed.pdf"
+    await asyncio.to_thread(demo.run, suite, Progress(), file=file)
+    anchors = {"anchors_file": suite.rooms.anchors_file, "tsa_anchors_file": suite.rooms.tsa_anchors_file}
+    verdicts = await asyncio.to_thread(validate, file.read_bytes(), **anchors)
+    forged = await asyncio.to_thread(validate, forge(file.read_bytes()), **anchors)
+    assert [(verdict.validator, verdict.accepted) for verdict in verdicts] == [
+        ("pyHanko", True),
+        ("pdfsig", True),
+        ("openssl cms", True),
+    ]
+    assert [verdict.accepted for verdict in forged] == [False, False, False]
+    assert "TIMESTAMP_TOKEN<INTACT:TRUSTED>" in verdicts[0].words
+
+
+async def test_a_second_demo_finds_the_first_ones_credential(
+    suite: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        await asyncio.to_thread(demo.run, suite, Progress(), file=tmp_path / "signed.pdf")
+    assert "from an earlier run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_an_unmodified_pyhanko_signs_through_both_versions(suite: Stack, version: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(demo.run, suite, Progress(), file=tmp_path / "signed.pdf")
+    enrollment = Enrollment(suite)
+    signed = await sign_pdf(
+        write_document(now=datetime.now(UTC)),
+        gateway_url=suite.rooms.gateway_url,
+        token=enrollment.token(),
+        credential_id=CREDENTIAL,
+        pin=enrollment.pin,
+        version=version,
+    )
+    verdicts = await asyncio.to_thread(
+        validate, signed, anchors_file=suite.rooms.anchors_file, tsa_anchors_file=suite.rooms.tsa_anchors_file
+    )
+    assert [verdict.words for verdict in verdicts if not verdict.accepted] == []
