@@ -76,26 +76,32 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
         )
         ending = EndingHandlers(store, verifier, activator, room.bus, audit, room.sealing_key, settings.factors, _now)
         async with _sweeping(store):
-            yield {
-                sam.ListCredentials: reading.list_credentials,
-                sam.DescribeCredential: reading.describe_credential,
-                sam.ListInventory: reading.list_inventory,
-                sam.CheckFactor: signing.check_factor,
-                sam.Authorize: signing.authorize,
-                sam.ExtendAuthorization: signing.extend,
-                sam.SignHash: signing.sign_hash,
-                sam.AddSigner: enrolling.add_signer,
-                sam.AddCredential: enrolling.add_credential,
-                sam.PrepareCredential: enrolling.prepare_credential,
-                sam.AcceptCertificate: enrolling.accept_certificate,
-                sam.RefuseOrder: enrolling.refuse_order,
-                sam.RevokeTokens: ending.revoke_tokens,
-                sam.SuspendCredential: ending.suspend_credential,
-                sam.UnlockSigner: ending.unlock_signer,
-                sam.DeleteCredential: ending.delete_credential,
-                sam.EndCredential: ending.end_credential,
-                sam.NoteCertificateStatus: ending.note_certificate_status,
-            }
+            yield _routes(signing, reading, enrolling, ending)
+
+
+def _routes(
+    signing: SigningHandlers, reading: ReadingHandlers, enrolling: EnrollingHandlers, ending: EndingHandlers
+) -> Handlers:
+    return {
+        sam.ListCredentials: reading.list_credentials,
+        sam.DescribeCredential: reading.describe_credential,
+        sam.ListInventory: reading.list_inventory,
+        sam.CheckFactor: signing.check_factor,
+        sam.Authorize: signing.authorize,
+        sam.ExtendAuthorization: signing.extend,
+        sam.SignHash: signing.sign_hash,
+        sam.AddSigner: enrolling.add_signer,
+        sam.AddCredential: enrolling.add_credential,
+        sam.PrepareCredential: enrolling.prepare_credential,
+        sam.AcceptCertificate: enrolling.accept_certificate,
+        sam.RefuseOrder: enrolling.refuse_order,
+        sam.RevokeTokens: ending.revoke_tokens,
+        sam.SuspendCredential: ending.suspend_credential,
+        sam.UnlockSigner: ending.unlock_signer,
+        sam.DeleteCredential: ending.delete_credential,
+        sam.EndCredential: ending.end_credential,
+        sam.NoteCertificateStatus: ending.note_certificate_status,
+    }
 
 
 @asynccontextmanager

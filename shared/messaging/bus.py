@@ -33,6 +33,7 @@ Handlers = Mapping[type[Message], Handler]
 JOB_LIFETIME = timedelta(days=7)
 _RETRY_S = (0.5, 5.0)
 _RECONNECT_S = (0.5, 10.0)
+_LINK_WAIT_S = 8.0
 _jitter = secrets.SystemRandom().uniform
 
 
@@ -135,10 +136,7 @@ class Bus:
         self, envelope: Envelope, sealed: bytes, waiting: _Waiting, left_s: float
     ) -> Envelope:
         while True:
-            await self._linked.wait()
-            link = self._link
-            if link is None:
-                continue
+            link = await self._some_link()
             try:
                 await link.publish(
                     sealed,
@@ -156,6 +154,16 @@ class Bus:
                 return waiting.answer.result()
             if not waiting.route.repeatable:
                 raise RakkanError(Code.UNAVAILABLE, f"the broker went away under {envelope.type}: outcome unknown")
+
+    async def _some_link(self) -> Link:
+        """The link, waited for as long as a broker takes to restart, not until every caller's deadline."""
+        try:
+            async with asyncio.timeout(_LINK_WAIT_S):
+                while self._link is None:
+                    await self._linked.wait()
+        except TimeoutError:
+            raise RakkanError(Code.UNAVAILABLE, "no connection to the broker") from None
+        return self._link
 
     def _answered(self, sealed: bytes) -> None:
         try:
