@@ -44,8 +44,10 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
             now=now,
         )
         local.check()
-        handlers = Handlers(store=store, authorities={NAME: local}, now=now)
         stuck = timedelta(seconds=settings.watch.stuck_s)
+        # Shorter than `stuck`: nobody takes up an order while another still waits for its authority.
+        answer_s = settings.watch.stuck_s * 0.75
+        handlers = Handlers(store=store, authorities={NAME: local}, answer_timeout_s=answer_s, now=now)
         sweep = Sweep(store=store, steps=handlers, renew_crl=local.renew_crl, stuck=stuck, now=now)
         sweeping = asyncio.create_task(sweep.run(every_s=settings.watch.every_s), name="sweep")
 

@@ -1,5 +1,6 @@
 """What the CA connector does with a message, and with an order whose time has come."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
@@ -42,9 +43,17 @@ class Store(Protocol):
 class Handlers:
     """Once an order or a revocation is a row, a failing authority fails no job: the watch goes on with it."""
 
-    def __init__(self, *, store: Store, authorities: Mapping[str, Authority], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        authorities: Mapping[str, Authority],
+        answer_timeout_s: float,
+        now: Callable[[], datetime],
+    ) -> None:
         self.store = store
         self.authorities = authorities
+        self.answer_timeout_s = answer_timeout_s
         self.now = now
 
     async def order_certificate(self, message: OrderCertificate) -> None:
@@ -76,8 +85,9 @@ class Handlers:
             await self.store.repeat(order)
             return
         try:
-            outcome = await self._ask(order)
-        except RakkanError as trouble:
+            async with asyncio.timeout(self.answer_timeout_s):
+                outcome = await self._ask(order)
+        except (RakkanError, TimeoutError) as trouble:
             self._leave_to_watch(trouble, order.order_id)
             return
         if not await self.store.record(order, advance(order, outcome)):
@@ -94,8 +104,9 @@ class Handlers:
                 Code.AUTHORITY_UNKNOWN, f"{order.authority} issued {order.order_id} and is set up no more"
             )
         try:
-            await authority.revoke(order, reason=revocation.reason, at=revocation.wanted_at)
-        except RakkanError as trouble:
+            async with asyncio.timeout(self.answer_timeout_s):
+                await authority.revoke(order, reason=revocation.reason, at=revocation.wanted_at)
+        except (RakkanError, TimeoutError) as trouble:
             self._leave_to_watch(trouble, order.order_id)
             return
         await self.store.record_revoked(order, revocation, now=self.now())
@@ -112,7 +123,7 @@ class Handlers:
         await self.finish_revocation(await self.store.want_revocation(order, reason=reason, now=self.now()))
 
     @staticmethod
-    def _leave_to_watch(trouble: RakkanError, order_id: str) -> None:
-        if trouble.code not in RETRYABLE:
+    def _leave_to_watch(trouble: RakkanError | TimeoutError, order_id: str) -> None:
+        if isinstance(trouble, RakkanError) and trouble.code not in RETRYABLE:
             raise trouble
-        log.warning("authority not reached", order_id=order_id, code=trouble.code, detail=trouble.detail)
+        log.warning("authority not reached", order_id=order_id, why=str(trouble) or "no answer in time")

@@ -31,8 +31,8 @@ class Watch(Section):
     """The watch over orders that wait for something."""
 
     every_s: float = Field(default=2.0, gt=0)
-    stuck_s: float = Field(default=60.0, gt=0)
-    """An order that nothing happened to for so long is taken up again."""
+    stuck_s: float = Field(default=20.0, gt=0)
+    """An order that nothing happened to for so long is taken up again. An authority gets three quarters of it."""
 
 
 class Settings(RoomSettings):

@@ -1,5 +1,6 @@
 """What the CA connector does with jobs and with the watch over them; the authority and the database are fakes."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,7 +24,9 @@ class Room:
         self.time = NOON
         self.authority = FakeAuthority(list(outcomes))
         self.store = FakeStore()
-        self.handlers = Handlers(store=self.store, authorities={"local": self.authority}, now=lambda: self.time)
+        self.handlers = Handlers(
+            store=self.store, authorities={"local": self.authority}, answer_timeout_s=0.2, now=lambda: self.time
+        )
         self.sweep = Sweep(
             store=self.store,
             steps=self.handlers,
@@ -32,6 +35,10 @@ class Room:
             now=lambda: self.time,
         )
         self.renewals = 0
+
+    async def sweep_later(self) -> None:
+        self.time += timedelta(seconds=60)
+        await self.sweep.once()
 
     async def renew(self) -> bool:
         self.renewals += 1
@@ -82,10 +89,10 @@ async def test_an_order_outlives_an_authority_that_is_away() -> None:
     room = Room()
     await room.handlers.order_certificate(ORDER)
     assert room.order.state is State.SUBMITTED
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.order.state is State.SUBMITTED
     room.authority.outcomes = [Issued(CHAIN)]
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.store.accepted == ["o-1"]
 
 
@@ -119,10 +126,10 @@ async def test_a_pending_order_is_polled_with_its_handle_and_not_before_its_time
 async def test_a_sam_that_has_not_answered_is_told_again() -> None:
     room = Room(Issued(CHAIN))
     await room.handlers.order_certificate(ORDER)
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.store.accepted == ["o-1", "o-1"]
     await room.handlers.confirm_order(ConfirmOrder(order_id="o-1", accepted=True))
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.store.accepted == ["o-1", "o-1"]
 
 
@@ -201,10 +208,10 @@ async def test_a_revocation_outlives_an_authority_that_is_away() -> None:
     room = await issued()
     room.authority.away = True
     await room.handlers.revoke_certificate(RevokeCertificate(order_id="o-1", reason=1))
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.store.noted == []
     room.authority.away = False
-    await room.sweep.once()
+    await room.sweep_later()
     assert (room.authority.revoked, room.store.noted) == ([("o-1", 1)], ["o-1"])
 
 
@@ -213,7 +220,7 @@ async def test_what_is_to_be_revoked_before_it_is_issued_is_revoked_when_it_is()
     await room.handlers.order_certificate(ORDER)
     await room.handlers.revoke_certificate(RevokeCertificate(order_id="o-1", reason=5))
     assert room.authority.revoked == []
-    await room.sweep.once()
+    await room.sweep_later()
     assert (room.order.state, room.authority.revoked) == (State.ISSUED, [("o-1", 5)])
 
 
@@ -243,6 +250,28 @@ async def test_one_order_that_fails_keeps_no_other_waiting() -> None:
     await room.handlers.order_certificate(ORDER)
     await room.handlers.order_certificate(ORDER.model_copy(update={"order_id": "o-2"}))
     room.handlers.authorities = {"local": Picky()}
-    await room.sweep.once()
+    await room.sweep_later()
     assert room.store.accepted == ["o-2"]
     assert room.renewals == 1
+
+
+async def test_what_is_being_worked_on_is_left_alone() -> None:
+    room = Room()
+    await room.handlers.order_certificate(ORDER)
+    room.authority.outcomes = [Issued(CHAIN)]
+    room.time += timedelta(seconds=59)
+    await room.sweep.once()
+    assert room.order.state is State.SUBMITTED
+
+
+async def test_an_authority_that_does_not_answer_is_waited_for_no_longer_than_a_claim_lasts() -> None:
+    class Silent(FakeAuthority):
+        async def submit(self, order: Order) -> Issued:
+            await asyncio.sleep(60)
+            return Issued((order.csr,))
+
+    room = Room()
+    room.handlers.authorities = {"local": Silent()}
+    async with asyncio.timeout(5):
+        await room.handlers.order_certificate(ORDER)
+    assert room.order.state is State.SUBMITTED

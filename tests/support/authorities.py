@@ -74,15 +74,17 @@ class FakeStore:
     """The rules of the real one without a database: first come first served, ends are ends."""
 
     orders: dict[str, Order] = field(default_factory=dict)
+    attempted_at: dict[str, datetime] = field(default_factory=dict)
     revocations: dict[str, Revocation] = field(default_factory=dict)
+    revocation_attempted_at: dict[str, datetime] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     noted: list[str] = field(default_factory=list)
 
     async def submit(self, *, order_id: str, authority: str, csr: bytes, now: datetime) -> tuple[Order, bool]:
-        del now
         is_new = order_id not in self.orders
         if is_new:
+            self.attempted_at[order_id] = now
             self.orders[order_id] = Order(order_id, authority, csr, "operation")
         return self.orders[order_id], is_new
 
@@ -105,14 +107,18 @@ class FakeStore:
         self.accepted.append(order.order_id)
 
     async def claim(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Order]:
-        del stuck
-        waiting = (State.SUBMITTED, State.ISSUED)
+        stale = {order_id for order_id, at in self.attempted_at.items() if at <= now - stuck}
         due = [
             order
             for order in self.orders.values()
-            if order.state in waiting or (order.not_before is not None and order.not_before <= now)
-        ]
-        return [order for order in due if order.state not in {State.CONFIRMED, State.REJECTED}][:orders_max]
+            if (order.state in {State.SUBMITTED, State.ISSUED} and order.order_id in stale)
+            or (order.state is State.PENDING and order.not_before is not None and order.not_before <= now)
+        ][:orders_max]
+        for order in due:
+            self.attempted_at[order.order_id] = now
+            if order.state is State.PENDING:
+                self.orders[order.order_id] = replace(order, not_before=now + stuck)
+        return due
 
     async def want_revocation(self, order: Order, *, reason: int, now: datetime) -> Revocation:
         return self.revocations.setdefault(order.order_id, Revocation(order.order_id, reason, now))
@@ -123,7 +129,12 @@ class FakeStore:
             self.noted.append(order.order_id)
 
     async def claim_revocations(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Revocation]:
-        del now, stuck
-        return [one for one in self.revocations.values() if one.revoked_at is None and self.orders[one.order_id].chain][
-            :orders_max
-        ]
+        due = [
+            one
+            for one in self.revocations.values()
+            if one.revoked_at is None
+            and self.orders[one.order_id].chain
+            and self.revocation_attempted_at.get(one.order_id, one.wanted_at) <= now - stuck
+        ][:orders_max]
+        self.revocation_attempted_at |= {one.order_id: now for one in due}
+        return due
