@@ -70,7 +70,7 @@ def token(
     client_id: str = "one",
     *,
     issued_at: datetime = NOW,
-    lifetime_s: int = 60,
+    lifetime_s: int = 1800,
 ) -> AccessToken:
     return AccessToken(
         token_id=token_id,
@@ -208,7 +208,7 @@ async def test_an_assertion_is_spent_once_by_whoever_is_first(store: Store) -> N
 
 
 async def test_only_what_expired_is_forgotten(store: Store, pool: Pool) -> None:
-    expired = token("expired", issued_at=NOW - timedelta(hours=1))
+    expired = token("expired", issued_at=NOW - timedelta(hours=3))
     await issue(store, token("alive"), expired)
     await store.spend_assertion(Assertion(digest=bytes(32), expires_at=NOW - timedelta(hours=1)))
     await store.spend_assertion(Assertion(digest=b"1" * 32, expires_at=NOW + timedelta(minutes=5)))
