@@ -7,10 +7,12 @@ from typing import Literal
 
 from services.svg.wrapping import KeyAttributes
 from shared.activation import Activation, Use
-from shared.algorithms import check_algorithm, check_digest, check_key_allowed
+from shared.algorithms import Hash, Scheme, check_algorithm, check_digest, check_key_allowed
 from shared.errors import Code, RakkanError
 
 _NOT_CONTENT = {"issued_at", "expires_at", "epoch"}
+_REQUEST_BYTES = range(max(hash_.digest_bytes for hash_ in Hash) + 1, 4097)
+"""Longer than any digest, so that what is activated as a certificate request is never a signature of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,14 @@ def check_signing(activation: Activation, *, now: datetime) -> None:
     check_key_allowed(activation.key_algorithm, activation.profile, now=now)
     check_algorithm(activation.key_algorithm, activation.algorithm)
     for digest in activation.digests:
-        check_digest(activation.algorithm, digest)
+        _check_message(activation, digest)
+
+
+def _check_message(activation: Activation, message: bytes) -> None:
+    if activation.use is not Use.CSR or activation.algorithm.scheme is not Scheme.ED25519:
+        check_digest(activation.algorithm, message)
+    elif len(message) not in _REQUEST_BYTES:  # Ed25519 hashes for itself (RFC 8032): it gets the request as it is
+        raise RakkanError(Code.DIGEST_LENGTH, f"{len(message)} bytes are no certificate request")
 
 
 def _check_occurrences(activation: Activation) -> None:

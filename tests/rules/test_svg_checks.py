@@ -111,6 +111,21 @@ def test_an_honest_certificate_request_passes() -> None:
     check_signing(sam.to_sign(PUBLIC_KEY, b"a", use=Use.CSR, authorization_id=None, occurrences=()), now=NOW)
 
 
+def ed25519(use: Use, message: bytes) -> dict[str, Any]:
+    facts: dict[str, Any] = {"key_algorithm": KeyAlgorithm.ED25519, "hash": Hash.SHA512, "digests": (message,)}
+    return facts | ({"authorization_id": None, "occurrences": ()} if use is Use.CSR else {}) | {"use": use}
+
+
+@pytest.mark.parametrize("length", [65, 4096])
+def test_ed25519_gets_a_certificate_request_as_it_is(length: int) -> None:
+    check_signing(sam.to_sign(PUBLIC_KEY, b"a", **ed25519(Use.CSR, bytes(length))), now=NOW)
+
+
+@pytest.mark.parametrize(("use", "length"), [(Use.CSR, 32), (Use.CSR, 64), (Use.CSR, 4097), (Use.SIGN, 200)])
+def test_neither_a_digest_passes_for_a_request_nor_a_request_for_a_digest(use: Use, length: int) -> None:
+    assert refusal_of(ed25519(use, bytes(length)), b"a") is Code.DIGEST_LENGTH
+
+
 @pytest.mark.parametrize(
     "changes", [{"use": Use.SIGN}, {"public_key_hash": bytes(32)}, {"digests": (bytes(32),)}, {"occurrences": (0,)}]
 )
