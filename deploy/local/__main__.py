@@ -24,7 +24,7 @@ Rakkan: a remote signing service. Signing keys stay in an HSM; partners sign thr
   ./rakkan operator ...    tenants, clients, signers, credentials (--help tells more)
   ./rakkan test [...]      the whole test suite; what follows goes to pytest
   ./rakkan check           style, types, imports and the house rules
-  ./rakkan bench [...]     measures speed on this machine
+  ./rakkan bench [...]     measures speed on this machine (--help tells more)
 
   --install                lets a command install missing Debian packages through sudo
 
@@ -130,8 +130,7 @@ def test(words: Words) -> int:
 
 def bench(words: Words) -> int:
     packages.ensure(Progress(), may_use_sudo=words.install)
-    argv = [sys.executable, "-m", "pytest", "-q", "-s", "-o", "norecursedirs=", "tests/bench", *words.arguments]
-    return subprocess.run(argv, cwd=CHECKOUT, check=False).returncode
+    return subprocess.run([sys.executable, "-m", "tests.bench", *words.arguments], cwd=CHECKOUT, check=False).returncode
 
 
 COMMANDS: Mapping[str, Command] = {

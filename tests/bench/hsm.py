@@ -1,7 +1,7 @@
 """Raw rates of the HSM through python-pkcs11 alone: what everything above it is measured against.
 
-`python -m tests.bench.hsm` makes a SoftHSM token in a temporary folder. `rates` can be called by a bench of the whole
-system, in the same run and on the same machine. It runs on the thread that calls it, and needs the process for itself.
+`python -m tests.bench.hsm [SECONDS]` makes a SoftHSM token in a temporary folder and prints a line for each key.
+`rates` runs on the thread that calls it, and needs the process for itself.
 """
 
 import json
@@ -70,11 +70,12 @@ def _rate(algorithm: KeyAlgorithm, sign: Callable[[], bytes], seconds: float) ->
 
 
 def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
     with tempfile.TemporaryDirectory() as folder:
         token = Path(folder) / "token"
         settings = make_token(token)
         with seen(token):
-            for rate in rates(settings):
+            for rate in rates(settings, seconds=seconds):
                 sys.stdout.write(json.dumps(asdict(rate)) + "\n")
 
 

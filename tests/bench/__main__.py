@@ -1,0 +1,115 @@
+"""`./rakkan bench`: what is measured, in which order. Prints ratios of one run; judges nothing by time."""
+
+import argparse
+import asyncio
+import gc
+import statistics
+import sys
+from dataclasses import dataclass
+
+import uvloop
+
+from deploy.local.progress import Progress
+from shared.algorithms import KeyAlgorithm
+from tests.bench import raw, report, signing, starting
+from tests.bench.suite import PROFILES, Suite, running
+
+_BATCH = 100
+_NAMES = {
+    "single": "one P-256 hash in each request, at 1, 8 and 32 callers",
+    "batches": "100 hashes in each request, beside the raw HSM, with one SVG worker and with two",
+    "room": "the start of one room",
+    "demo": "./rakkan demo in a bare clone: takes minutes, and only by name",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    names: tuple[str, ...]
+    seconds: float
+    callers: int
+    """For each SVG worker, in batches: so many that it never waits for work."""
+
+
+def _read(argv: list[str]) -> Plan:
+    parser = argparse.ArgumentParser(prog="./rakkan bench", description=__doc__)
+    known = "; ".join(f"{name}: {what}" for name, what in _NAMES.items())
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
+    parser.add_argument("--seconds", type=float, default=10.0, help="at each point (10)")
+    parser.add_argument("--callers", type=int, default=4, help="of batches, for each SVG worker (4)")
+    given = parser.parse_args(argv)
+    unknown = [name for name in given.names if name not in _NAMES]
+    if unknown:
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(_NAMES)}")
+    return Plan(tuple(given.names) or ("single", "batches", "room"), given.seconds, given.callers)
+
+
+async def _single(suite: Suite, plan: Plan, progress: Progress) -> None:
+    points = []
+    for callers in (1, 8, 32):
+        with progress.step(f"single hashes, {callers} callers"):
+            points.append(
+                await signing.measure(
+                    suite, KeyAlgorithm.P256, callers=callers, hashes=1, seconds=plan.seconds, expected_per_s=500
+                )
+            )
+    print(report.single(points), flush=True)  # noqa: T201  # a command's result
+
+
+async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
+    with progress.step("the raw HSM, one process and two"):
+        before = raw.measure(processes=1, seconds=plan.seconds / 2)
+        two = raw.measure(processes=2, seconds=plan.seconds / 2)
+    points = []
+    for workers in (1, 2):
+        await suite.use_workers(workers)
+        for algorithm in PROFILES:
+            with progress.step(f"batches, {algorithm}, {workers} SVG workers"):
+                points.append(
+                    await signing.measure(
+                        suite,
+                        algorithm,
+                        callers=plan.callers * workers,
+                        hashes=_BATCH,
+                        seconds=plan.seconds,
+                        expected_per_s=before[algorithm] * workers,
+                    )
+                )
+    await suite.use_workers(1)
+    with progress.step("the raw HSM once more"):
+        after = raw.measure(processes=1, seconds=plan.seconds / 2)
+    print(report.raw(before, two, after))  # noqa: T201  # a command's result
+    print(report.batches(points, raw.mean(before, after)), flush=True)  # noqa: T201  # a command's result
+
+
+def _room(suite: Suite) -> None:
+    taken = starting.room_s(suite, times=5)
+    rows = [(starting.ROOM, f"{statistics.median(taken):.2f}", f"{max(taken):.2f}")]
+    print(report.table("Start of one room until it is ready", ("room", "median s", "longest s"), rows))  # noqa: T201
+
+
+def _demo() -> None:
+    rows = [(what, f"{seconds:.1f}") for what, seconds in starting.demo_s().items()]
+    print(report.table("./rakkan demo in a clone", ("run", "s"), rows))  # noqa: T201  # a command's result
+
+
+def main(argv: list[str]) -> int:
+    plan = _read(argv)
+    progress = Progress()
+    print(report.machine(), flush=True)  # noqa: T201  # a command's result
+    if {"single", "batches", "room"} & set(plan.names):
+        with running(progress) as suite, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            gc.freeze()
+            if "single" in plan.names:
+                runner.run(_single(suite, plan, progress))
+            if "batches" in plan.names:
+                runner.run(_batches(suite, plan, progress))
+            if "room" in plan.names:
+                _room(suite)
+    if "demo" in plan.names:
+        _demo()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
