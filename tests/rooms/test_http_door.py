@@ -166,9 +166,10 @@ async def test_only_http_passes_the_edge() -> None:
     assert echo.entered == 0
 
 
-async def test_no_request_is_lost_when_the_door_leaves_under_load() -> None:
-    """A client sees its answer, or that nobody listens any more; never a connection that breaks under its request."""
+async def test_every_request_the_door_took_is_answered_when_it_leaves_under_load() -> None:
+    """What the kernel still queues when the door closes is refused by the kernel: no program can take it any more."""
     answered = 0
+    echo = Echo()
 
     async def work(url: str) -> None:
         nonlocal answered
@@ -176,14 +177,15 @@ async def test_no_request_is_lost_when_the_door_leaves_under_load() -> None:
             while True:
                 try:
                     answer = await client.post(url, content=b"x" * 500)
-                except httpx.ConnectError:
+                except httpx.TransportError:
                     return
                 assert answer.content == b"x" * 500
                 answered += 1
 
     door = DOOR.model_copy(update={"requests_max": 100})
-    async with asyncio.TaskGroup() as group, serve_http(Edge(Echo(), door=door, room="gateway"), door) as port:
+    async with asyncio.TaskGroup() as group, serve_http(Edge(echo, door=door, room="gateway"), door) as port:
         for _ in range(8):
             group.create_task(work(f"http://127.0.0.1:{port}/"))
         await asyncio.sleep(0.5)
     assert answered > 8
+    assert echo.entered == answered
