@@ -4,9 +4,7 @@
 keeps what is. The certificate is public; the key never leaves the token.
 """
 
-import asyncio
 import os
-import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,14 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.ca_connector.profile import root
 from services.ca_connector.token import CA_KEY, CA_KEY_ALGORITHM, CAKey
-from shared import logs
-from shared.errors import RakkanError
+from shared.ceremony import CeremonySettings, hold
 from shared.hsm import Token
-from shared.settings import HSM, PREFIX, Section, SettingsError, load
+from shared.settings import Section, SettingsError
 
 log = structlog.get_logger()
 
@@ -37,12 +33,7 @@ class Ceremony(Section):
     validity_years: int = Field(default=20, ge=1, le=30)
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
-
-    hsm: HSM
+class Settings(CeremonySettings):
     ceremony: Ceremony
 
 
@@ -89,14 +80,5 @@ def write_whole(file: Path, content: bytes) -> None:
     Path(draft.name).replace(file)
 
 
-def main() -> None:
-    logs.configure("info", room="ca_connector", instance="ceremony")
-    try:
-        asyncio.run(perform(load(Settings)))
-    except (SettingsError, OSError, ValueError, RakkanError) as fault:
-        sys.stderr.write(f"rakkan ca_connector ceremony: {fault}\n")
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    hold("ca_connector", Settings, perform)

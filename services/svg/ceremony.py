@@ -3,18 +3,14 @@
 `python -m services.svg.ceremony` with `RAKKAN_HSM__*` and `RAKKAN_CEREMONY__SO_PIN_FILE`. Run again, it keeps what is.
 """
 
-import asyncio
-import sys
 from pathlib import Path
 
 import structlog
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.svg.token import OUTER_SECRET
-from shared import logs
-from shared.errors import RakkanError
+from shared.ceremony import CeremonySettings, hold
 from shared.hsm import Token
-from shared.settings import HSM, PREFIX, Section, SettingsError, load, secret
+from shared.settings import Section, secret
 
 log = structlog.get_logger()
 
@@ -24,12 +20,7 @@ class Ceremony(Section):
     """The security officer's PIN. It is needed for this ceremony only and has no place on a running host."""
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
-
-    hsm: HSM
+class Settings(CeremonySettings):
     ceremony: Ceremony
     kek: str = "kek-1"
 
@@ -45,14 +36,5 @@ async def perform(settings: Settings) -> None:
         log.info("outer secret created" if outer else "outer secret kept", label=OUTER_SECRET, serial=token.serial)
 
 
-def main() -> None:
-    logs.configure("info", room="svg", instance="ceremony")
-    try:
-        asyncio.run(perform(load(Settings)))
-    except (SettingsError, OSError, RakkanError) as fault:
-        sys.stderr.write(f"rakkan svg ceremony: {fault}\n")
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    hold("svg", Settings, perform)
