@@ -34,6 +34,14 @@ class Code(StrEnum):
     OTP_INVALID = "otp_invalid"
     OTP_LOCKED = "otp_locked"
 
+    # What the signer approves with
+    AUTHENTICATOR_REQUIRED = "authenticator_required"
+    CONTEXT_UNKNOWN = "context_unknown"
+    CONTEXT_EXPIRED = "context_expired"
+    CONTEXT_SPENT = "context_spent"
+    EVIDENCE_REFUSED = "evidence_refused"
+    TICKET_REFUSED = "ticket_refused"
+
     # What is to be signed
     SAD_INVALID = "sad_invalid"
     SAD_EXPIRED = "sad_expired"

@@ -28,6 +28,7 @@ class Secrets(BaseModel):
     otp: SecretStr | None = None
     client_secret: SecretStr | None = None
     totp_secret: SecretStr | None = None
+    ticket: SecretStr | None = None
     share: SecretStr | None = None
     """A key's share, in base64."""
 

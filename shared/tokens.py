@@ -18,7 +18,11 @@ AUDIENCE = "rakkan"
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """Who may use the service, until when. `scope` is `service` (this issue knows no other)."""
+    """Who may use the service, until when.
+
+    Scope `service` is a client's, or a signer's through that client when `user_id` is there. Scope `credential` names one
+    authorization of the SAM and is good for what that one covers, and nothing else.
+    """
 
     token_id: str
     issuer: str
@@ -27,6 +31,11 @@ class AccessToken:
     scope: str
     issued_at: datetime
     expires_at: datetime
+    user_id: str | None = None
+    credential_id: str | None = None
+    authorization_id: str | None = None
+    key_thumbprint: str | None = None
+    """RFC 9449 `jkt`: the token is good only with a proof by this key."""
 
 
 def write_token(token: AccessToken, key: SigningKey) -> str:
@@ -34,7 +43,7 @@ def write_token(token: AccessToken, key: SigningKey) -> str:
     header = {"alg": _ALGORITHM, "typ": _TYPE, "kid": key.key_id}
     claims: dict[str, Any] = {
         "iss": token.issuer,
-        "sub": token.client_id,
+        "sub": token.user_id or token.client_id,
         "aud": AUDIENCE,
         "client_id": token.client_id,
         "tenant": token.tenant_id,
@@ -43,6 +52,13 @@ def write_token(token: AccessToken, key: SigningKey) -> str:
         "iat": int(token.issued_at.timestamp()),
         "exp": int(token.expires_at.timestamp()),
     }
+    optional = {
+        "user": token.user_id,
+        "credential": token.credential_id,
+        "authorization": token.authorization_id,
+        "cnf": {"jkt": token.key_thumbprint} if token.key_thumbprint else None,
+    }
+    claims |= {name: value for name, value in optional.items() if value is not None}
     return jwt.encode(header, claims, OKPKey.import_key(key.key), algorithms=[_ALGORITHM])
 
 
@@ -67,6 +83,10 @@ def read_token(text: str, keys: KeySet, *, now: datetime) -> AccessToken:
             scope=claims["scope"],
             issued_at=datetime.fromtimestamp(claims["iat"], UTC),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+            user_id=claims.get("user"),
+            credential_id=claims.get("credential"),
+            authorization_id=claims.get("authorization"),
+            key_thumbprint=claims.get("cnf", {}).get("jkt"),
         )
     except (JoseError, ValueError, KeyError, TypeError):
         raise RakkanError(Code.TOKEN_INVALID, "not signed by our authentication service") from None

@@ -23,6 +23,8 @@ class CredentialFacts(Part):
     certificates: tuple[bytes, ...]
     """DER, end entity first; empty until a certificate is linked."""
     certificate_status: Literal["valid", "expired", "revoked", "suspended"] | None
+    assurance: Literal["SCAL1-pin", "SCAL2-passkey"]
+    """`SCAL2-passkey` is approved through OAuth only; `credentials/authorize` refuses it."""
     pin_required: bool
     otp_required: bool
     scal: Literal["1", "2"]
@@ -263,6 +265,7 @@ class AddCredential(Request[CredentialAdded]):
     key_algorithm: KeyAlgorithm = KeyAlgorithm.P256
     profile: Profile = Profile.EU
     authority: Identifier = "local"
+    assurance: Literal["SCAL1-pin", "SCAL2-passkey"] = "SCAL1-pin"
     otp_required: bool = False
     hashes_required: bool = False
     """Link every authorization to its digests (SCAL "2" in the words of the CSC). Not EN 419 241-1 SCAL2."""

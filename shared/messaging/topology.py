@@ -7,7 +7,7 @@ no service declares anything but its own reply queue.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.contracts import authentication, ca_connector, sam, svg, tsa_connector
+from shared.contracts import approval, authentication, ca_connector, sam, svg, tsa_connector
 from shared.contracts.base import Job, Message
 from shared.errors import Code, RakkanError
 
@@ -59,6 +59,17 @@ ROUTES = {
         _route(sam.ExtendAuthorization, "gateway", repeatable=False),
         _route(sam.SignHash, "gateway", timeout_s=20.0),
         _route(sam.RevokeTokens, "authentication"),
+        _route(approval.ListApprovable, "authentication"),
+        _route(approval.OpenContext, "authentication"),
+        _route(approval.ApproveContext, "authentication"),
+        _route(approval.RefuseContext, "authentication"),
+        _route(approval.OpenLogin, "authentication"),
+        _route(approval.VerifyLogin, "authentication", repeatable=False),
+        _route(approval.OpenEnrollment, "authentication"),
+        _route(approval.AddAuthenticator, "authentication", repeatable=False),
+        _route(approval.ReadOverview, "authentication"),
+        _route(approval.RemoveAuthenticator, "authentication", OPERATOR),
+        _route(approval.IssueTicket, OPERATOR, repeatable=False),
         _route(sam.AcceptCertificate, "ca_connector"),
         _route(sam.RefuseOrder, "ca_connector"),
         _route(sam.NoteCertificateStatus, "ca_connector"),
