@@ -20,8 +20,8 @@ AUDIENCE = "rakkan"
 class AccessToken:
     """Who may use the service, until when.
 
-    Scope `service` is a client's, or a signer's through that client when `user_id` is there. Scope `credential` names one
-    authorization of the SAM and is good for what that one covers, and nothing else.
+    Scope `service` is a client's, or a signer's through that client when `user_id` is there. Scope `credential` names
+    one authorization of the SAM and is good for what that one covers, and nothing else.
     """
 
     token_id: str

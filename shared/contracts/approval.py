@@ -61,8 +61,8 @@ class ContextOpened(Reply):
 class OpenContext(Request[ContextOpened]):
     """Open an activation context: nonce, credential, client, count, every hash in order with its label, and the end.
 
-    Refused with CREDENTIAL_UNKNOWN (also another signer's), CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED, TOO_MANY_SIGNATURES,
-    HASHES_REQUIRED, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (the signer has none that may be used yet).
+    Refused with CREDENTIAL_UNKNOWN (also another signer's), CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED,
+    TOO_MANY_SIGNATURES, HASHES_REQUIRED, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (the signer has none that may be used yet).
     """
 
     TYPE: ClassVar[str] = "sam.open_context.v1"
@@ -187,7 +187,10 @@ class AuthenticatorAdded(Reply):
 
 
 class AddAuthenticator(Request[AuthenticatorAdded]):
-    """Finish it. The approving assertion is over the same challenge. Refused with EVIDENCE_REFUSED, CONTEXT_*, CONFLICT."""
+    """Finish it. The approving assertion is over the same challenge.
+
+    Refused with EVIDENCE_REFUSED, CONTEXT_*, CONFLICT.
+    """
 
     TYPE: ClassVar[str] = "sam.add_authenticator.v1"
     REPLY: ClassVar[type[Reply]] = AuthenticatorAdded
