@@ -62,7 +62,7 @@ class OpenContext(Request[ContextOpened]):
     """Open an activation context: nonce, credential, client, count, every hash in order with its label, and the end.
 
     Refused with CREDENTIAL_UNKNOWN (also another signer's), CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED,
-    TOO_MANY_SIGNATURES, HASHES_REQUIRED, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (the signer has none that may be used yet).
+    TOO_MANY_SIGNATURES, HASHES_REQUIRED, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (none that may be used yet).
     """
 
     TYPE: ClassVar[str] = "sam.open_context.v1"
