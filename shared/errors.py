@@ -41,6 +41,7 @@ class Code(StrEnum):
     CONTEXT_SPENT = "context_spent"
     EVIDENCE_REFUSED = "evidence_refused"
     TICKET_REFUSED = "ticket_refused"
+    ASSURANCE_REFUSED = "assurance_refused"
 
     # What is to be signed
     SAD_INVALID = "sad_invalid"

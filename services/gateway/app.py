@@ -1,12 +1,9 @@
-"""The gateway as an ASGI application: paths, who comes in and how often, refusals in CSC words. Decides no more."""
+"""The gateway as an ASGI application: paths, the way of one request, refusals in CSC words. Decides no more."""
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -21,13 +18,12 @@ from starlette.types import ASGIApp
 from services.gateway import pages, settings
 from services.gateway.csc import v1, v2
 from services.gateway.csc.facade import Facade, Limits, Method
-from services.gateway.csc.model import Version
+from services.gateway.csc.model import SignHash, Version
 from services.gateway.csc.parameters import read_body
+from services.gateway.entrance import Entrance, challenge
 from services.gateway.handlers import Bus, Caller, Handlers
 from services.gateway.info import info_document
-from services.gateway.limits import Buckets
 from services.gateway.refusals import (
-    MALFORMED_HEADER,
     NOT_IMPLEMENTED,
     REFUSALS,
     UNKNOWN_METHOD,
@@ -36,10 +32,10 @@ from services.gateway.refusals import (
     Refusal,
     refusal_of,
 )
+from services.gateway.scopes import authorizes, check_scope
 from shared.errors import Code, RakkanError
 from shared.http import Edge
 from shared.messaging import operation
-from shared.tokens import read_token, verifying_keys
 from shared.trust import Trust
 
 log = structlog.get_logger(__name__)
@@ -47,13 +43,10 @@ log = structlog.get_logger(__name__)
 FACADES = (v1.FACADE, v2.FACADE)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
-_TOKEN_MAX = 8192
-
 
 def make_app(bus: Bus, trust: Trust, sealing_key: X25519PrivateKey, settings: settings.Settings) -> ASGIApp:
     """The whole door, limits and all. Nothing outside is touched until a request comes."""
-    entrance = Entrance(settings.limits, trust)
+    entrance = Entrance(settings, trust)
     handlers = Handlers(bus, trust=trust, sealing_key=sealing_key)
     app = _Paths(
         title=settings.name,
@@ -77,43 +70,6 @@ class _Paths(FastAPI):
         # Starlette's outermost layer answers unexpected exceptions in plain text. The edge does it in CSC words.
         outermost = super().build_middleware_stack()
         return outermost.app if isinstance(outermost, ServerErrorMiddleware) else outermost
-
-
-class Entrance:
-    """Who comes in: the Authorization header, the token, and how often."""
-
-    def __init__(self, limits: settings.Limits, trust: Trust) -> None:
-        self._keys = verifying_keys(trust)
-        self._clients = Buckets(per_s=limits.requests_per_s, burst=limits.burst, callers_max=limits.callers_max)
-        self._strangers = Buckets(
-            per_s=limits.anonymous_requests_per_s, burst=limits.anonymous_burst, callers_max=limits.callers_max
-        )
-
-    def client(self, request: Request, version: Version) -> Caller:
-        """The client of a good token, within its rate. The token is checked again by the room that acts on it."""
-        try:
-            token = _bearer(request, version)
-            facts = read_token(token, self._keys, now=datetime.now(UTC))
-        except (CSCError, RakkanError):
-            self.stranger(request)
-            raise
-        structlog.contextvars.bind_contextvars(client_id=facts.client_id, tenant_id=facts.tenant_id)
-        self._clients.take(facts.client_id, now_s=monotonic())
-        return Caller(token, facts.client_id, facts.tenant_id)
-
-    def stranger(self, request: Request) -> None:
-        """Anybody, within the rate of an address."""
-        self._strangers.take(request.client.host if request.client else "", now_s=monotonic())
-
-
-def _bearer(request: Request, version: Version) -> str:
-    headers = request.headers.getlist("authorization")
-    found = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    if found is None:
-        raise CSCError(MALFORMED_HEADER.of(version))
-    if len(found[1]) > _TOKEN_MAX:
-        raise RakkanError(Code.TOKEN_INVALID, "longer than any of ours")
-    return found[1]
 
 
 def _add_methods(
@@ -168,7 +124,11 @@ def _method(version: Version, method: Method, limits: Limits, entrance: Entrance
         caller = call = None
         try:
             caller = entrance.client(request, version)
-            call = method.read(read_body(await request.body()), limits)
+            found = replace(limits, token_authorizes=authorizes(caller.facts, version))
+            call = method.read(read_body(await request.body()), found)
+            check_scope(caller.facts, call, version)
+            if isinstance(call, SignHash) and call.sad is not None:
+                entrance.check_sad(call.sad, caller)
             answer = method.write(call, await actions[type(call)](caller, call), limits)
         except CSCError as error:
             return _refused(request, error.refusal)
@@ -219,12 +179,9 @@ def _refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | No
     said = {"error": refusal.error}
     if refusal.description:
         said["error_description"] = refusal.description
-    sent = dict(headers or {})
+    sent = dict(headers or {}) | challenge(request, refusal.status, refusal.error)
     if refusal.retry_after_s is not None:
         sent["Retry-After"] = str(refusal.retry_after_s)
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750 knows one word for every token that does not do; which it was stands in the body.
-        sent["WWW-Authenticate"] = f'Bearer realm="rakkan", error="invalid_token", error_description="{said["error"]}"'
     structlog.contextvars.bind_contextvars(outcome=refusal.error)
     return _answered(request, refusal.status, json.dumps(said).encode(), sent)
 

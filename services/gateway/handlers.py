@@ -17,6 +17,7 @@ from shared.contracts.sam import Authorized, CredentialDescribed, CredentialFact
 from shared.contracts.tsa_connector import TimestampToken
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, seal, unseal
+from shared.tokens import AccessToken
 from shared.trust import Trust
 
 R = TypeVar("R", bound=Reply)
@@ -32,11 +33,10 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A client as its token names it. The SAM reads the token again for itself."""
+    """Who asks, as the token says. The SAM reads the token again for itself."""
 
     token: str = field(repr=False)
-    client_id: str
-    tenant_id: str
+    facts: AccessToken
 
 
 Action = Callable[[Caller, Any], Awaitable[Any]]

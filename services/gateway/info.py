@@ -15,7 +15,10 @@ from services.gateway.csc.writing import LANGUAGE
 from services.gateway.settings import Settings
 from shared.algorithms import PSS_OID, Hash, KeyAlgorithm, sign_algorithm_oids
 
-OAUTH_METHODS = ("oauth2/token", "oauth2/revoke")
+OAUTH_METHODS = {
+    Version.V1: ("oauth2/authorize", "oauth2/token", "oauth2/revoke"),
+    Version.V2: ("oauth2/authorize", "oauth2/pushed_authorize", "oauth2/token", "oauth2/revoke"),
+}
 
 SIGNATURE_FORMATS = {
     "formats": ["C", "X", "P", "J"],
@@ -37,9 +40,9 @@ def info_document(facade: Facade, settings: Settings) -> dict[str, Any]:
         "region": settings.region,
         "lang": LANGUAGE,
         "description": settings.description,
-        "authType": ["oauth2client"],
+        "authType": ["oauth2code", "oauth2client"],
         "oauth2": settings.authentication_url,
-        "methods": ["info", *(method.name for method in facade.methods), *OAUTH_METHODS],
+        "methods": ["info", *(method.name for method in facade.methods), *OAUTH_METHODS[facade.version]],
     }
     return document | (_members_of_v2() if facade.version is Version.V2 else {})
 
@@ -48,7 +51,7 @@ def _members_of_v2() -> dict[str, Any]:
     algorithms = list(dict.fromkeys(oid for key in KeyAlgorithm for oid in sign_algorithm_oids(key)))
     pss = encode_base64(pss_parameters(Hash.SHA256))
     return {
-        "supportsRar": False,
+        "supportsRar": True,
         "supportedHashTypes": ["dtbsr", "sdr"],
         "asynchronousOperationMode": False,
         "validationInfo": False,

@@ -97,7 +97,17 @@ def add_pages(app: FastAPI, facades: Iterable[Facade], settings: Settings) -> No
     document.setdefault("components", {})["securitySchemes"] = {
         "access_token": {
             "type": "oauth2",
-            "flows": {"clientCredentials": {"tokenUrl": token_url, "scopes": {"service": "Use the service"}}},
+            "flows": {
+                "clientCredentials": {"tokenUrl": token_url, "scopes": {"service": "Use the service"}},
+                "authorizationCode": {
+                    "authorizationUrl": f"{settings.authentication_url}/oauth2/authorize",
+                    "tokenUrl": token_url,
+                    "scopes": {
+                        "service": "Use the service for the signer who logged in",
+                        "credential": "Sign what the signer approved, once",
+                    },
+                },
+            },
         }
     }
     document["servers"] = [{"url": settings.public_url}]

@@ -103,6 +103,16 @@ REFUSALS: Mapping[Code, Row] = {
     Code.PIN_LOCKED: _invalid("PIN locked", "Credential locked"),
     Code.OTP_INVALID: Row(_bad_request("invalid_otp", "The OTP is invalid"), _WRONG_DATA),
     Code.OTP_LOCKED: _invalid("OTP locked", "Credential locked"),
+    # What the signer approves with. Only authentication asks for these, so only ASSURANCE_REFUSED is met here.
+    Code.ASSURANCE_REFUSED: _invalid(
+        "The credential identified by credentialID is authorized at oauth2/authorize only"
+    ),
+    Code.AUTHENTICATOR_REQUIRED: _WORDLESS,
+    Code.CONTEXT_UNKNOWN: _WORDLESS,
+    Code.CONTEXT_EXPIRED: _WORDLESS,
+    Code.CONTEXT_SPENT: _WORDLESS,
+    Code.EVIDENCE_REFUSED: _WORDLESS,
+    Code.TICKET_REFUSED: _WORDLESS,
     # What is to be signed
     Code.SAD_INVALID: _invalid("Invalid parameter SAD"),
     Code.SAD_EXPIRED: _invalid("SAD expired"),

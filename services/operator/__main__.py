@@ -53,7 +53,14 @@ async def _do(words: Words, inputs: Inputs, settings: Settings, terminal: Termin
     except (OSError, ValueError, TypeError) as fault:
         raise SettingsError(f"the keys of this door: {fault}") from None
     bus = Bus(settings.broker, OPERATOR, messages_key, trust)
-    door = Door(bus=bus, trust=trust, sealing_key=sealing_key, terminal=terminal, ask_timeout_s=settings.ask_timeout_s)
+    door = Door(
+        bus=bus,
+        trust=trust,
+        sealing_key=sealing_key,
+        terminal=terminal,
+        ask_timeout_s=settings.ask_timeout_s,
+        authentication_url=settings.authentication_url,
+    )
     async with bus.connected():
         await door.do(words, inputs)
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import SecretStr, ValidationError
@@ -12,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal, read_file, read_pin
 from services.operator.words import Words
 from shared.algorithms import KeyAlgorithm, Profile
+from shared.contracts.approval import IssueTicket, ReadOverview, RemoveAuthenticator
 from shared.contracts.authentication import (
     AddClient,
     AddTenant,
@@ -62,8 +64,7 @@ class Inputs:
 
 def collect(words: Words, terminal: Terminal) -> Inputs:
     """Ask for what has to be typed, read and open the files."""
-    if words.command == "delete" and not words.yes:
-        terminal.confirm(f"This destroys the key of {words.id} for ever. Type its id to confirm:", words.id)
+    _confirm(words, terminal)
     pin = jwks = None
     if getattr(words, "pin_file", None):
         pin = read_pin(words.pin_file)
@@ -71,22 +72,41 @@ def collect(words: Words, terminal: Terminal) -> Inputs:
         pin = terminal.ask_new_pin()
     if getattr(words, "jwks_file", None):
         jwks = read_file(words.jwks_file)
-    comes = (words.command == "add-client" and jwks is None) or (words.command == "add-signer" and words.totp)
+    comes = (
+        words.command == "ticket"
+        or (words.command == "add-client" and jwks is None)
+        or (words.command == "add-signer" and words.totp)
+    )
     wanted = getattr(words, "secret_file", None)
     if comes and not wanted and not words.show_secret:
         raise NotUnderstoodError("a secret will be made, once: say where to, by --secret-file or --show-secret")
     return Inputs(pin=pin, jwks=jwks, secret_file=SecretFile(wanted) if comes and wanted else None)
 
 
+def _confirm(words: Words, terminal: Terminal) -> None:
+    if words.command == "delete" and not words.yes:
+        terminal.confirm(f"This destroys the key of {words.id} for ever. Type its id to confirm:", words.id)
+    if words.command == "remove-authenticator" and not words.yes:
+        terminal.confirm(f"Nothing can be approved with {words.id} any more. Type its id to confirm:", words.id)
+
+
 class Door:
     def __init__(
-        self, *, bus: Bus, trust: Trust, sealing_key: X25519PrivateKey, terminal: Terminal, ask_timeout_s: float
+        self,
+        *,
+        bus: Bus,
+        trust: Trust,
+        sealing_key: X25519PrivateKey,
+        terminal: Terminal,
+        ask_timeout_s: float,
+        authentication_url: str | None = None,
     ) -> None:
         self._bus = bus
         self._trust = trust
         self._sealing_key = sealing_key
         self._terminal = terminal
         self._ask_timeout_s = ask_timeout_s
+        self._authentication_url = authentication_url
 
     async def do(self, words: Words, inputs: Inputs) -> None:
         """Do what was said; RakkanError when it is refused."""
@@ -95,6 +115,9 @@ class Door:
             "add-client": self._add_client,
             "add-signer": self._add_signer,
             "add-credential": self._add_credential,
+            "ticket": self._ticket,
+            "authenticators": self._authenticators,
+            "remove-authenticator": self._remove_authenticator,
             "list": self._list,
             "suspend": self._suspend,
             "resume": self._suspend,
@@ -138,6 +161,31 @@ class Door:
         facts = {"user_id": words.user, "signer_id": added.signer_id}
         self._tell_with_secret(words, inputs, f"The signer {words.user} is enrolled.", facts, "totp_secret", secret)
 
+    async def _ticket(self, words: Words, inputs: Inputs) -> None:
+        """The address goes to the signer alone, by a way that reaches nobody else: who has it can enroll."""
+        issued = await self._ask(_request(IssueTicket, tenant_id=words.tenant, user_id=words.user))
+        ticket = self._opened(issued.ticket, IssueTicket, words.user).ticket
+        if ticket is None:
+            raise RakkanError(Code.INTERNAL, "the answer holds no ticket")
+        secret = ticket.get_secret_value()
+        base = self._authentication_url
+        address = SecretStr(f"{base}/enroll?ticket={quote(secret, safe='')}" if base else secret)
+        text = f"A ticket for the signer {words.user}: once, until {issued.expires_at:%Y-%m-%d %H:%M} UTC."
+        facts = {"user_id": words.user, "expires_at": issued.expires_at.isoformat()}
+        self._tell_with_secret(words, inputs, text, facts, "enrollment_url" if base else "ticket", address)
+
+    async def _authenticators(self, words: Words, _: Inputs) -> None:
+        """Only what can be removed; whose documents were signed is the signer's own business."""
+        overview = await self._ask(_request(ReadOverview, tenant_id=words.tenant, user_id=words.user, history_max=1))
+        self._terminal.tell_tables({"authenticators": [row.model_dump(mode="json") for row in overview.authenticators]})
+
+    async def _remove_authenticator(self, words: Words, _: Inputs) -> None:
+        await self._ask(
+            _request(RemoveAuthenticator, tenant_id=words.tenant, user_id=words.user, authenticator_id=words.id)
+        )
+        text = f"The authenticator {words.id} of {words.user} is stopped for good."
+        self._terminal.tell(text, {"authenticator_id": words.id, "user_id": words.user})
+
     async def _add_credential(self, words: Words, _: Inputs) -> None:
         request = _request(
             AddCredential,
@@ -148,6 +196,7 @@ class Door:
             key_algorithm=KeyAlgorithm(words.key),
             profile=Profile(words.profile),
             authority=words.authority,
+            assurance=words.assurance,
             otp_required=words.otp,
             hashes_required=words.hashes_required,
             signatures_max=words.signatures_max,
@@ -252,11 +301,11 @@ class Door:
         elif inputs.secret_file is not None:
             inputs.secret_file.write(secret.get_secret_value())
             self._terminal.tell(
-                f"{text} Its secret is in {words.secret_file}.", facts | {"secret_file": words.secret_file}
+                f"{text} The secret is in {words.secret_file}.", facts | {"secret_file": words.secret_file}
             )
         else:
             shown = secret.get_secret_value()
-            self._terminal.tell(f"{text} Its secret, shown this once:\n{shown}", facts | {name: shown})
+            self._terminal.tell(f"{text} The secret, shown this once:\n{shown}", facts | {name: shown})
 
 
 M = TypeVar("M", bound=Message)

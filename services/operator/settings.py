@@ -8,3 +8,5 @@ class Settings(RoomSettings):
 
     ask_timeout_s: float = 15.0
     """How long one question to a room may take, waiting for the broker included."""
+    authentication_url: str | None = None
+    """The base of authentication as signers reach it. With it `ticket` gives an address, without it the bare ticket."""

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
     _tenants_and_clients(commands)
     _signers(commands)
+    _authenticators(commands)
     _credentials(commands)
     _states(commands)
     return top
@@ -89,6 +90,21 @@ def _signers(commands: "argparse._SubParsersAction[_Command]") -> None:
     new_pin.add_argument("--pin-file", help="read a new PIN from here")
 
 
+def _authenticators(commands: "argparse._SubParsersAction[_Command]") -> None:
+    ticket = commands.add_parser("ticket", help="let a signer, whose identity you have checked, enroll a passkey")
+    ticket.add_argument("user")
+    ticket.add_argument("--tenant", required=True)
+    _secret(ticket, "the enrollment address")
+    listing = commands.add_parser("authenticators", help="show what a signer approves with")
+    listing.add_argument("user")
+    listing.add_argument("--tenant", required=True)
+    remove = commands.add_parser("remove-authenticator", help="stop a lost authenticator at once, for good")
+    remove.add_argument("id", help="as `authenticators` shows it")
+    remove.add_argument("--tenant", required=True)
+    remove.add_argument("--user", required=True)
+    remove.add_argument("--yes", action="store_true", help="do not ask to type the id")
+
+
 def _credentials(commands: "argparse._SubParsersAction[_Command]") -> None:
     credential = commands.add_parser("add-credential", help="order a key and a certificate for a signer")
     credential.add_argument("credential", help="its credentialID; asking again with the same makes no second one")
@@ -98,6 +114,12 @@ def _credentials(commands: "argparse._SubParsersAction[_Command]") -> None:
     credential.add_argument("--key", choices=[key.value for key in KeyAlgorithm], default=KeyAlgorithm.P256.value)
     credential.add_argument("--profile", choices=[profile.value for profile in Profile], default=Profile.EU.value)
     credential.add_argument("--authority", default="local")
+    credential.add_argument(
+        "--assurance",
+        choices=["SCAL1-pin", "SCAL2-passkey"],
+        default="SCAL1-pin",
+        help="SCAL2-passkey: the signer approves each signature with a passkey, and no PIN will do",
+    )
     credential.add_argument("--otp", action="store_true", help="each authorization needs a one-time password")
     credential.add_argument("--hashes-required", action="store_true", help='link authorizations to hashes (SCAL "2")')
     credential.add_argument("--signatures-max", type=int, default=100, help="signatures in one authorization")

@@ -67,7 +67,7 @@ ROUTES = {
         _route(approval.VerifyLogin, "authentication", repeatable=False),
         _route(approval.OpenEnrollment, "authentication"),
         _route(approval.AddAuthenticator, "authentication", repeatable=False),
-        _route(approval.ReadOverview, "authentication"),
+        _route(approval.ReadOverview, "authentication", OPERATOR),
         _route(approval.RemoveAuthenticator, "authentication", OPERATOR),
         _route(approval.IssueTicket, OPERATOR, repeatable=False),
         _route(sam.AcceptCertificate, "ca_connector"),

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
+from joserfc.jwk import KeySet
+from pydantic import SecretStr
 
 from services.gateway.app import make_app
 from services.gateway.settings import Door, Limits, Settings
@@ -26,7 +28,7 @@ from shared.contracts.base import Done, Message
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, seal, unseal
 from shared.settings import Broker, TrustFiles
-from shared.tokens import AccessToken, write_token
+from shared.tokens import AccessToken, read_token, verifying_keys, write_token
 from shared.trust import Purpose, SigningKey, Trust, key_id_of
 
 SHA256 = "2.16.840.1.101.3.4.2.1"
@@ -105,6 +107,7 @@ def credential(name: str, algorithm: KeyAlgorithm = KeyAlgorithm.P256, **changes
         "sign_algorithms": sign_algorithm_oids(algorithm),
         "certificates": (certificate_of(algorithm), b"issuer"),
         "certificate_status": "valid",
+        "assurance": "SCAL1-pin",
         "pin_required": True,
         "otp_required": False,
         "scal": "1",
@@ -120,11 +123,13 @@ class FakeRooms:
     sam_key: X25519PrivateKey
     authentication_key: X25519PrivateKey
     gateway_key: X25519PrivateKey
+    token_keys: KeySet
     credentials: dict[str, sam.CredentialFacts] = field(default_factory=dict)
     asked: list[Message] = field(default_factory=list)
     opened: list[Secrets] = field(default_factory=list)
     refuse: dict[type[Message], Exception] = field(default_factory=dict)
     sads: set[str] = field(default_factory=set)
+    authorizations: set[str] = field(default_factory=lambda: {"a-1"})
     lie: bool = False
     page: int = 100
 
@@ -149,7 +154,7 @@ class FakeRooms:
 
     def _of_sam(self, request: Any, secrets: Secrets) -> Any:
         if isinstance(request, sam.ListCredentials):
-            return self._list(request)
+            return self._list(request, secrets)
         facts = self.credentials.get(request.credential_id)
         if facts is None:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
@@ -160,17 +165,35 @@ class FakeRooms:
                 raise RakkanError(Code.FACTOR_UNKNOWN)
             return Done()
         if isinstance(request, sam.Authorize):
+            if facts.assurance == "SCAL2-passkey":
+                raise RakkanError(Code.ASSURANCE_REFUSED)
             if secrets.pin is None or secrets.pin.get_secret_value() != "1234":
                 raise RakkanError(Code.PIN_INVALID)
             return self._authorized(request)
-        if secrets.sad is None or secrets.sad.get_secret_value() not in self.sads:
-            raise RakkanError(Code.SAD_INVALID)
+        self._check_sad(secrets)
         return self._authorized(request) if isinstance(request, sam.ExtendAuthorization) else self._sign(request, facts)
 
-    def _list(self, request: sam.ListCredentials) -> sam.CredentialPage:
-        if request.user_id is None:
+    def _token(self, text: SecretStr) -> AccessToken | None:
+        try:
+            return read_token(text.get_secret_value(), self.token_keys, now=datetime.now(UTC))
+        except RakkanError:
+            return None
+
+    def _check_sad(self, secrets: Secrets) -> None:
+        """A handle of ours, or a token that names an authorization: as the SAD or as the access token itself."""
+        named = secrets.sad or secrets.access_token
+        assert named is not None
+        token = self._token(named)
+        known = token.authorization_id in self.authorizations if token else named.get_secret_value() in self.sads
+        if not known:
+            raise RakkanError(Code.SAD_INVALID)
+
+    def _list(self, request: sam.ListCredentials, secrets: Secrets) -> sam.CredentialPage:
+        token = self._token(secrets.access_token) if secrets.access_token else None
+        user_id = token.user_id if token and token.user_id else request.user_id
+        if user_id is None:
             raise RakkanError(Code.USER_ID_REQUIRED)
-        if request.user_id != "hanako":
+        if user_id != "hanako":
             raise RakkanError(Code.USER_ID_UNKNOWN)
         if request.page_token is not None and not request.page_token.isdigit():
             raise RakkanError(Code.PAGE_TOKEN_INVALID)
@@ -218,18 +241,23 @@ class World:
     tokens_key: SigningKey
     app: Any
 
-    def token(self, *, client_id: str = "acme", lifetime_s: int = 600) -> str:
+    def token(self, *, client_id: str = "acme", lifetime_s: int = 600, **changes: str) -> str:
         now = datetime.now(UTC) - timedelta(seconds=1)
-        facts = AccessToken(
-            token_id="j1",
-            issuer="https://auth.example",
-            client_id=client_id,
-            tenant_id="t1",
-            scope="service",
-            issued_at=now,
-            expires_at=now + timedelta(seconds=lifetime_s),
-        )
-        return write_token(facts, self.tokens_key)
+        facts: dict[str, Any] = {
+            "token_id": "j1",
+            "issuer": "https://auth.example",
+            "client_id": client_id,
+            "tenant_id": "t1",
+            "scope": "service",
+            "issued_at": now,
+            "expires_at": now + timedelta(seconds=lifetime_s),
+        }
+        return write_token(AccessToken(**(facts | changes)), self.tokens_key)
+
+    def credential_token(self, **changes: Any) -> str:
+        """As it comes of an approval on the page: for `demo`, and for what was approved."""
+        named = {"scope": "credential", "user_id": "hanako", "credential_id": "demo", "authorization_id": "a-1"}
+        return self.token(**(named | changes))
 
     async def call(self, path: str, body: object = None, *, token: str | None = None) -> httpx.Response:
         """POST to `/csc/<path>` with a good token."""
@@ -260,7 +288,7 @@ async def opened(limits: Limits | None = None, *, door: Door | None = None) -> A
         verifying={("authentication", Purpose.TOKENS): {tokens_key.key_id: private.public_key()}},
         sealing={"sam": sam_key.public_key(), "authentication": authentication_key.public_key()},
     )
-    rooms = FakeRooms(sam_key, authentication_key, gateway_key, {"demo": credential("demo")})
+    rooms = FakeRooms(sam_key, authentication_key, gateway_key, verifying_keys(trust), {"demo": credential("demo")})
     app = make_app(rooms, trust, gateway_key, settings_of(limits, door=door))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="https://sign.example") as client:

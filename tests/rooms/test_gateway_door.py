@@ -35,12 +35,12 @@ async def test_info_is_what_every_client_can_read(world: World) -> None:
     assert (v1["specs"], v2["specs"]) == ("1.0.4.0", "2.2.0.0")
     for info in (v1, v2):
         assert info["oauth2"] == "https://auth.example"
-        assert info["authType"] == ["oauth2client"]
+        assert info["authType"] == ["oauth2code", "oauth2client"]
         assert {"name", "logo", "region", "lang", "description", "methods"} <= set(info)
         assert {"oauth2Servers", "oauth2Issuer"}.isdisjoint(info)
         assert "signatures/signHash" in info["methods"]
     assert "supportsRar" not in v1
-    assert v2["supportsRar"] is False
+    assert v2["supportsRar"] is True
     assert v2["supportedHashTypes"] == ["dtbsr", "sdr"]
     algorithms = v2["signAlgorithms"]
     assert len(algorithms["algos"]) == len(algorithms["algoParams"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,8 +18,11 @@ from services.gateway.handlers import Caller, Handlers
 from services.gateway.refusals import CSCError, refusal_of
 from shared.contracts.base import Message
 from shared.errors import Code, RakkanError
+from shared.tokens import AccessToken
 from shared.trust import Trust
 
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CALLER = Caller("token", AccessToken("j", "i", "acme", "t1", "service", _NOW, _NOW))
 METHODS = [(facade, method) for facade in (v1.FACADE, v2.FACADE) for method in facade.methods]
 IDS = [f"{facade.version} {method.name}" for facade, method in METHODS]
 KEY = X25519PrivateKey.generate()
@@ -76,7 +80,7 @@ def test_any_members_become_a_message_or_a_refusal(facade: Facade, method: Metho
 
 
 async def _act(handlers: Handlers, call: Any) -> None:
-    await handlers.actions()[type(call)](Caller("token", "acme", "t1"), call)
+    await handlers.actions()[type(call)](CALLER, call)
 
 
 @pytest.mark.parametrize(("facade", "method"), METHODS, ids=IDS)

@@ -33,9 +33,11 @@ STANDARD_METHODS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a façade needs to know of the limits of the door."""
+    """What a façade needs to know of the limits of the door, and of the token that came."""
 
     hashes_max: int
+    token_authorizes: bool = False
+    """The token names an authorization, so signHash needs no SAD."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ class AskFactor:
 @dataclass(frozen=True, slots=True)
 class SignHash:
     credential_id: str
-    sad: str = field(repr=False)
+    sad: str | None = field(repr=False)
+    """None where the access token itself names the authorization."""
     digests: tuple[bytes, ...]
     algorithm: SignatureAlgorithm
 

@@ -12,6 +12,8 @@ from shared.errors import Code, RakkanError
 CREDENTIAL_ID_MAX = 255
 DESCRIPTION_MAX = 500
 SECRET_MAX = 1024
+SAD_MAX = 4096
+"""v1 clients hand in the access token of an authorization as their SAD."""
 CLIENT_DATA_MAX = 65_536
 NONCE_BYTES_MAX = 32
 _OID_MAX = 128
@@ -84,7 +86,7 @@ def authorize(
 
 
 def sad(parameters: Parameters) -> str:
-    return parameters.string("SAD", most=SECRET_MAX)
+    return parameters.string("SAD", most=SAD_MAX)
 
 
 def extend(parameters: Parameters, *, credential: str, hashes: Hashes) -> Extend:
@@ -96,7 +98,7 @@ def extend(parameters: Parameters, *, credential: str, hashes: Hashes) -> Extend
 
 
 def sign_hash(
-    parameters: Parameters, *, sad_text: str, credential: str, digests: tuple[bytes, ...], oid: str
+    parameters: Parameters, *, sad_text: str | None, credential: str, digests: tuple[bytes, ...], oid: str
 ) -> SignHash:
     """signatures/signHash (CSC 11.9), from signAlgo on; `oid` is the name of the hash OID in this request."""
     sign_oid = parameters.string("signAlgo", most=_OID_MAX)

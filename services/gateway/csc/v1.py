@@ -51,6 +51,8 @@ def read_info(parameters: Parameters, _limits: Limits) -> DescribeCredential:
 def write_info(call: DescribeCredential, answer: CredentialDescribed, limits: Limits) -> Mapping[str, Any]:
     facts = answer.credential
     shown = writing.credential(facts, call.shape, hashes_max=limits.hashes_max)
+    if writing.is_approved_by_oauth(facts):
+        return shown | {"authMode": "oauth2code"}
     shown["authMode"] = "explicit" if facts.pin_required or facts.otp_required else "implicit"
     return shown | _factors(facts, call.shape)
 
@@ -170,7 +172,7 @@ FACADE = Facade(
         SEND_OTP,
         Method(
             "signatures/signHash",
-            "Sign one or more hashes under a SAD",
+            "Sign one or more hashes under a SAD, which may be the access token of an authorization",
             read_sign_hash,
             lambda _call, answer, _limits: writing.signatures(answer),
             examples.SIGN_V1,

@@ -79,6 +79,10 @@ def write_info(call: DescribeCredential, answer: CredentialDescribed, limits: Li
 
 def _credential(facts: CredentialFacts, shape: Shape, limits: Limits) -> dict[str, Any]:
     shown = writing.credential(facts, shape, hashes_max=limits.hashes_max)
+    if writing.is_approved_by_oauth(facts):
+        # Strict clients want the member `objects` wherever authInfo was asked for, if only as null.
+        shown["auth"] = {"mode": "oauth2code"} | ({"objects": None} if shape.authorization_info else {})
+        return shown
     shown["auth"] = {"mode": "explicit"}
     if shape.authorization_info:
         objects = _objects(facts)
@@ -181,7 +185,8 @@ def read_challenge(parameters: Parameters, _limits: Limits) -> AskFactor:
 
 
 def read_sign_hash(parameters: Parameters, limits: Limits) -> SignHash:
-    sad = reading.sad(parameters)
+    # Who has a token of one authorization needs no SAD; one sent all the same is refused later, not overlooked.
+    sad = None if limits.token_authorizes and not parameters.has("SAD") else reading.sad(parameters)
     credential = reading.credential_id(parameters)
     digests = parameters.digests(_either(parameters, "hashes", "hash"), most=limits.hashes_max)
     oid = _either(parameters, "hashAlgorithmOID", "hashAlgo")
@@ -262,7 +267,7 @@ FACADE = Facade(
         v1.SEND_OTP,
         Method(
             "signatures/signHash",
-            "Sign one or more hashes under a SAD",
+            "Sign one or more hashes under a SAD, or with the access token of an authorization and no SAD",
             read_sign_hash,
             lambda _call, answer, _limits: writing.signatures(answer),
             examples.SIGN_V2,

@@ -27,6 +27,11 @@ def csc_time(moment: datetime) -> str:
     return f"{moment:%Y%m%d%H%M%S}Z"
 
 
+def is_approved_by_oauth(facts: CredentialFacts) -> bool:
+    """Whether the signer approves on the page of authentication, and `credentials/authorize` is closed."""
+    return facts.assurance == "SCAL2-passkey"
+
+
 def credential(facts: CredentialFacts, shape: Shape, *, hashes_max: int) -> dict[str, Any]:
     """The members that both versions share (CSC 11.5)."""
     shown: dict[str, Any] = {"description": facts.description} if facts.description else {}
