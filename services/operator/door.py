@@ -138,6 +138,9 @@ class Door:
             name=words.name,
             method="private_key_jwt" if inputs.jwks else "client_secret",
             jwks=inputs.jwks,
+            profile=words.profile,
+            redirect_uris=tuple(words.redirect_uri),
+            flags=tuple(words.flag),
         )
         added = await self._ask(request)
         secret = self._opened(added.secret, AddClient, words.client).client_secret if added.secret else None

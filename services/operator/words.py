@@ -1,9 +1,10 @@
 """What can be said at the operator's door, and how a refusal is put in words. Knows no bus."""
 
 import argparse
-from typing import Any
+from typing import Any, get_args
 
 from shared.algorithms import KeyAlgorithm, Profile
+from shared.contracts.authentication import ClientFlag, ClientProfile
 from shared.errors import Code, RakkanError
 
 Words = argparse.Namespace
@@ -68,6 +69,26 @@ def _tenants_and_clients(commands: "argparse._SubParsersAction[_Command]") -> No
     client.add_argument("--name", required=True)
     client.add_argument(
         "--jwks-file", help="the program's public keys (a JWK Set): it then has no secret (private_key_jwt)"
+    )
+    client.add_argument(
+        "--redirect-uri",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="where signers may be sent back to, to the letter; may be given again",
+    )
+    client.add_argument(
+        "--profile",
+        choices=get_args(ClientProfile),
+        default="csc-compat",
+        help="hardened: FAPI 2.0, so pushed requests, private_key_jwt and bound tokens only",
+    )
+    client.add_argument(
+        "--flag",
+        action="append",
+        default=[],
+        choices=get_args(ClientFlag),
+        help="what a client of an older kind needs (docs/partners.md); may be given again",
     )
     _secret(client, "the client secret")
 

@@ -4,6 +4,7 @@ import json
 import logging
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from services.operator.door import Door, collect
 from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal
 from services.operator.words import describe, parser
 from shared.algorithms import KeyAlgorithm
+from shared.contracts.approval import (
+    AuthenticatorRow,
+    Document,
+    HistoryRow,
+    IssueTicket,
+    ReadOverview,
+    RemoveAuthenticator,
+    SignerOverview,
+    TicketIssued,
+)
 from shared.contracts.authentication import (
     Accounts,
     AddClient,
@@ -48,6 +59,8 @@ from shared.trust import Trust
 SECRET = "rks_a-secret-made-by-authentication"
 TOTP = "JBSWY3DPEHPK3PXP"
 PIN = "a long pin"
+TICKET = "rkt_for/once"
+TOMORROW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
 class Rooms:
@@ -66,7 +79,13 @@ class Rooms:
         self.asked.append(request)
         if self.refusal is not None:
             raise self.refusal
-        answers: dict[type, Any] = {AddClient: self._client, AddSigner: self._signer, ListInventory: self._inventory}
+        answers: dict[type, Any] = {
+            AddClient: self._client,
+            AddSigner: self._signer,
+            ListInventory: self._inventory,
+            IssueTicket: self._ticket,
+            ReadOverview: self._overview,
+        }
         if type(request) in answers:
             return answers[type(request)](request)
         if isinstance(request, AddCredential):
@@ -93,6 +112,33 @@ class Rooms:
         sealed = seal(secrets, to=self._operator_key, message=AddSigner.TYPE, subject=request.user_id)
         return SignerAdded(signer_id="s1", totp_secret=sealed)
 
+    def _ticket(self, request: IssueTicket) -> TicketIssued:
+        sealed = seal(
+            Secrets.of(ticket=TICKET), to=self._operator_key, message=IssueTicket.TYPE, subject=request.user_id
+        )
+        return TicketIssued(ticket=sealed, expires_at=TOMORROW)
+
+    def _overview(self, _: ReadOverview) -> SignerOverview:
+        row = AuthenticatorRow(
+            authenticator_id="k-1",
+            label="Phone",
+            kind="passkey",
+            added_at=TOMORROW,
+            usable_from=TOMORROW,
+            removed=False,
+        )
+        signed = HistoryRow(
+            at=TOMORROW,
+            client_id="erp",
+            client_name="ERP",
+            credential_id="taro-1",
+            outcome="approved",
+            reference_code="ABC234",
+            documents=(Document(digest=bytes(32), label="A private matter"),),
+            signed=1,
+        )
+        return SignerOverview(authenticators=(row,), history=(signed,))
+
     def _inventory(self, _: ListInventory) -> Inventory:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         row = CredentialRow(
@@ -116,12 +162,20 @@ class Desk:
         self.key = X25519PrivateKey.generate()
         self.sam_key = X25519PrivateKey.generate()
         self.rooms = Rooms(self.key)
+        self.authentication_url: str | None = "https://auth.example"
 
     async def say(self, *words: str) -> None:
         said = parser().parse_args(words)
         terminal = Terminal(as_json=said.json)
         trust = Trust(epoch=1, verifying={}, sealing={"sam": self.sam_key.public_key()})
-        door = Door(bus=self.rooms, trust=trust, sealing_key=self.key, terminal=terminal, ask_timeout_s=5)
+        door = Door(
+            bus=self.rooms,
+            trust=trust,
+            sealing_key=self.key,
+            terminal=terminal,
+            ask_timeout_s=5,
+            authentication_url=self.authentication_url,
+        )
         inputs = collect(said, terminal)
         try:
             await door.do(said, inputs)
@@ -340,3 +394,72 @@ def test_the_exit_status_tells_what_happened(
         monkeypatch.setenv(f"RAKKAN_TRUST__{name}_FILE", str(tmp_path / "none"))
     assert main(["list"]) == NOT_UNDERSTOOD
     assert "keys of this door" in capsys.readouterr().err
+
+
+async def test_a_client_that_sends_signers_to_the_page_has_its_addresses_and_flags(desk: Desk) -> None:
+    uris = ("https://erp.example/back", "http://127.0.0.1/back")
+    words = [word for uri in uris for word in ("--redirect-uri", uri)]
+    await desk.say(*CLIENT, *words, "--flag", "token-type-sad", "--flag", "pkce-optional", "--show-secret")
+    asked = desk.rooms.asked[-1]
+    assert isinstance(asked, AddClient)
+    assert (asked.redirect_uris, asked.profile) == (uris, "csc-compat")
+    assert asked.flags == ("token-type-sad", "pkce-optional")
+
+
+async def test_a_hardened_client_is_added_with_its_keys(desk: Desk, tmp_path: Path) -> None:
+    keys = tmp_path / "jwks.json"
+    keys.write_text('{"keys": []}')
+    await desk.say(*CLIENT, "--jwks-file", str(keys), "--profile", "hardened", "--redirect-uri", "https://erp.example/")
+    asked = desk.rooms.asked[-1]
+    assert isinstance(asked, AddClient)
+    assert (asked.method, asked.profile) == ("private_key_jwt", "hardened")
+
+
+async def test_a_credential_for_the_page_is_ordered(desk: Desk) -> None:
+    await desk.say(*CREDENTIAL, "--assurance", "SCAL2-passkey")
+    asked = desk.rooms.asked[-1]
+    assert isinstance(asked, AddCredential)
+    assert asked.assurance == "SCAL2-passkey"
+
+
+async def test_a_ticket_is_an_address_that_is_shown_only_when_asked_for(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotUnderstoodError):
+        await desk.say("ticket", "taro", "--tenant", "acme")
+    assert not desk.rooms.asked
+    file = tmp_path / "ticket"
+    await desk.say("ticket", "taro", "--tenant", "acme", "--secret-file", str(file))
+    assert file.read_text() == "https://auth.example/enroll?ticket=rkt_for%2Fonce\n"
+    assert "rkt_" not in capsys.readouterr().out
+    await desk.say("--json", "ticket", "taro", "--tenant", "acme", "--show-secret")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["enrollment_url"] == "https://auth.example/enroll?ticket=rkt_for%2Fonce"
+    assert shown["expires_at"].startswith("2026-01-02T03:04")
+
+
+async def test_without_the_address_of_authentication_the_bare_ticket_is_given(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.authentication_url = None
+    await desk.say("--json", "ticket", "taro", "--tenant", "acme", "--show-secret")
+    assert json.loads(capsys.readouterr().out)["ticket"] == TICKET
+
+
+async def test_a_signers_authenticators_are_shown_and_not_what_was_signed(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await desk.say("authenticators", "taro", "--tenant", "acme")
+    shown = capsys.readouterr().out
+    assert "k-1" in shown
+    assert "Phone" in shown
+    assert "private" not in shown
+
+
+async def test_a_lost_authenticator_is_stopped(desk: Desk) -> None:
+    words = ("remove-authenticator", "k-1", "--tenant", "acme", "--user", "taro")
+    with pytest.raises(NotUnderstoodError):
+        await desk.say(*words)
+    assert not desk.rooms.asked
+    await desk.say(*words, "--yes")
+    assert desk.rooms.asked == [RemoveAuthenticator(tenant_id="acme", user_id="taro", authenticator_id="k-1")]
