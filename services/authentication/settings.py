@@ -1,13 +1,14 @@
 """The settings of authentication."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.http import HTTPDoor
-from shared.settings import Database, RoomSettings
+from shared.settings import Database, RoomSettings, Section
 
 TOKEN_LIFETIME_MAX_S = 86_400
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -23,6 +24,40 @@ def _issuer(url: str) -> str:
     return url
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError("no time zone of this name, such as Asia/Tokyo, on this machine") from None
+    return name
+
+
+class IdP(Section):
+    """An OpenID Connect provider that logs signers in. It authorizes nothing. Off without an issuer."""
+
+    issuer: str | None = None
+    """As its discovery document writes it, without a final slash."""
+    name: str = "SSO"
+    """What the button says."""
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    tenant_id: str = ""
+    """All its users are signers of this one tenant."""
+    user_id_claim: str = "sub"
+    """The claim of the ID token that is the signer's user id."""
+    scope: str = "openid profile"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.issuer is not None:
+            parts = urlsplit(self.issuer)
+            if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+                raise ValueError("the identity provider's issuer is an https URL (http on loopback only)")
+            if not self.client_id or not self.tenant_id or self.client_secret_file is None:
+                raise ValueError("an identity provider needs client_id, client_secret_file and tenant_id")
+        return self
+
+
 class Settings(RoomSettings):
     database: Database
     http: HTTPDoor = HTTPDoor()
@@ -31,7 +66,31 @@ class Settings(RoomSettings):
     tokens_key_file: Path
     """PEM of the Ed25519 key that signs access tokens. Its public half is in the trust bundle."""
     token_lifetime_s: int = Field(default=3600, ge=60, le=TOKEN_LIFETIME_MAX_S)
+    refresh_lifetime_s: int = Field(default=2_592_000, ge=3600, le=31_536_000)
+    """How long a signer's consent to scope `service` lasts: no refresh token outlives it."""
+    code_lifetime_s: int = Field(default=60, ge=5, le=60)
+    pushed_lifetime_s: int = Field(default=90, ge=10, le=600)
+    """Within which a pushed request must be opened in a browser."""
+    request_lifetime_s: int = Field(default=600, ge=60, le=3600)
+    """Within which a signer must decide."""
+    signature_qualifiers: tuple[str, ...] = ()
+    """The `signatureQualifier` values that every credential here fulfills, as the trust service provider declares."""
+    requests_burst: int = Field(default=200, ge=1)
+    """Authorization requests of one client from one address, not pushed, before it is told to wait."""
+    request_again_s: float = Field(default=0.05, gt=0)
+    """After how long one more is taken."""
     attempts_max: int = Field(default=10, ge=1)
     """Failed authentications of one client from one address before it is told to wait."""
     attempt_again_s: float = Field(default=6.0, gt=0)
     """After how long one of them is forgiven."""
+    service_name: str = Field(default="Rakkan", min_length=1, max_length=64)
+    """What the pages call this service."""
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Of the times that signers are shown, such as Asia/Tokyo."""
+    session_idle_s: int = Field(default=900, ge=60, le=86_400)
+    """After how long without a request a browser is logged out."""
+    session_lifetime_s: int = Field(default=28_800, ge=60, le=86_400)
+    """After how long it is logged out in any case."""
+    secrets_key_file: Path | None = None
+    """32 random bytes in base64, under which the TOTP secrets of log-ins are kept. Without, no passwords."""
+    idp: IdP = IdP()
