@@ -1,20 +1,26 @@
-"""The HTTP faces of authentication: token, revocation, metadata, keys. Turns refusals into answers, decides nothing."""
+"""Authentication's HTTP door: its parts put together, and what every path answers when it refuses. Decides nothing."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.authentication.clients import ALGORITHMS
-from services.authentication.oauth import Refusal, read_client, read_form
+from services.authentication import doorkeeper, metadata, requests, revoking, tokens
+from services.authentication.doorkeeper import Doorkeeper
+from services.authentication.endpoints import add_oauth, add_publications
+from services.authentication.oauth import Refusal
+from services.authentication.requests import Lifetimes, Requests
+from services.authentication.revoking import Bus, Revocations
 from services.authentication.settings import Settings
 from services.authentication.throttle import Throttle
-from services.authentication.tokens import SCOPE, Bus, Store, Tokens
+from services.authentication.tokens import Tokens
 from shared.errors import RETRYABLE, RakkanError
 from shared.http import Edge
 from shared.tokens import verifying_keys
@@ -23,8 +29,26 @@ from shared.trust import SigningKey, Trust
 log = structlog.get_logger()
 
 ROOM = "authentication"
-_AUTHENTICATION_METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
-_PUBLIC_FOR_A_WHILE = {"Cache-Control": "public, max-age=300"}
+
+
+class Change(doorkeeper.Change, requests.Change, tokens.Change, revoking.Change, Protocol):
+    """All that the OAuth endpoints do in a transaction."""
+
+
+class Store(doorkeeper.Store, requests.Store, tokens.Store, revoking.Store, Protocol):
+    """All that the OAuth endpoints keep."""
+
+    def change(self) -> AbstractAsyncContextManager[Change]: ...
+
+
+@dataclass(frozen=True)
+class OAuth:
+    """The authorization server behind its endpoints."""
+
+    issuer: str
+    requests: Requests
+    tokens: Tokens
+    revocations: Revocations
 
 
 def make_app(
@@ -34,58 +58,59 @@ def make_app(
     tokens_key: SigningKey,
     settings: Settings,
     *,
+    add_pages: Callable[[FastAPI, Requests], None] = lambda _app, _requests: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ASGIApp:
-    """The application behind its edge."""
-    tokens = Tokens(
-        store=store,
-        bus=bus,
-        keys=verifying_keys(trust),
-        signing_key=tokens_key,
-        throttle=Throttle(attempts_max=settings.attempts_max, attempt_again_s=settings.attempt_again_s),
-        issuer=settings.issuer,
-        lifetime_s=settings.token_lifetime_s,
-        now=now,
-    )
+    """The application behind its edge. `add_pages` adds what signers meet in the browser."""
     app = FastAPI(title="Rakkan authentication", openapi_url="/openapi.json", docs_url=None, redoc_url=None)
-    _add_endpoints(app, tokens)
-    _add_publications(app, _metadata(settings.issuer), _jwks(trust))
+    oauth = make_oauth(store, bus, trust, tokens_key, settings, now=now)
+    add_oauth(app, oauth)
+    add_publications(app, metadata.describe(settings.issuer), metadata.jwks(trust))
+    add_pages(app, oauth.requests)
     _add_refusals(app)
     return Edge(app, door=settings.http, room=ROOM)
 
 
-def _add_endpoints(app: FastAPI, tokens: Tokens) -> None:
-    @app.post("/oauth2/token", openapi_extra=_form("grant_type", "scope", "client_id", "client_secret"))
-    async def token(request: Request) -> JSONResponse:
-        """Issue an access token (CSC API `oauth2/token`)."""
-        form = await _read(request)
-        granted = await tokens.grant(form, read_client(form, _authorization(request)), _address(request))
-        return JSONResponse(granted, headers={"Pragma": "no-cache"})
-
-    # Clients derive the address from info.oauth2 in two ways: with and without "oauth2/" in it.
-    @app.post("/revoke", include_in_schema=False, status_code=204)
-    @app.post(
-        "/oauth2/revoke", status_code=204, openapi_extra=_form("token", "token_type_hint", "client_id", "client_secret")
+def make_oauth(
+    store: Store,
+    bus: Bus,
+    trust: Trust,
+    tokens_key: SigningKey,
+    settings: Settings,
+    *,
+    now: Callable[[], datetime],
+) -> OAuth:
+    """The parts, wired."""
+    attempts = Throttle(attempts_max=settings.attempts_max, attempt_again_s=settings.attempt_again_s)
+    doorkeeper = Doorkeeper(store=store, throttle=attempts, issuer=settings.issuer, now=now)
+    lifetimes = Lifetimes(
+        request=timedelta(seconds=settings.request_lifetime_s),
+        pushed=timedelta(seconds=settings.pushed_lifetime_s),
+        code=timedelta(seconds=settings.code_lifetime_s),
+        refresh=timedelta(seconds=settings.refresh_lifetime_s),
     )
-    async def revoke(request: Request) -> Response:
-        """Revoke an access token (CSC API `oauth2/revoke`)."""
-        form = await _read(request)
-        await tokens.revoke(form, read_client(form, _authorization(request)), _address(request))
-        return Response(status_code=204)
-
-
-def _add_publications(app: FastAPI, metadata: dict[str, Any], jwks: dict[str, Any]) -> None:
-    @app.get("/oauth2/.well-known/oauth-authorization-server", include_in_schema=False)
-    @app.get("/.well-known/oauth-authorization-server/{issuer_path:path}", include_in_schema=False)
-    @app.get("/.well-known/oauth-authorization-server")
-    async def describe() -> JSONResponse:
-        """What this authorization server can do (RFC 8414)."""
-        return JSONResponse(metadata, headers=_PUBLIC_FOR_A_WHILE)
-
-    @app.get("/oauth2/jwks")
-    async def keys() -> JSONResponse:
-        """The keys that access tokens are signed with, the coming and the going one too (RFC 7517)."""
-        return JSONResponse(jwks, headers=_PUBLIC_FOR_A_WHILE)
+    return OAuth(
+        issuer=settings.issuer,
+        requests=Requests(
+            store=store,
+            doorkeeper=doorkeeper,
+            throttle=Throttle(attempts_max=settings.requests_burst, attempt_again_s=settings.request_again_s),
+            issuer=settings.issuer,
+            lifetimes=lifetimes,
+            qualifiers=settings.signature_qualifiers,
+            now=now,
+        ),
+        tokens=Tokens(
+            store=store,
+            bus=bus,
+            doorkeeper=doorkeeper,
+            signing_key=tokens_key,
+            issuer=settings.issuer,
+            lifetime_s=settings.token_lifetime_s,
+            now=now,
+        ),
+        revocations=Revocations(store=store, bus=bus, doorkeeper=doorkeeper, keys=verifying_keys(trust), now=now),
+    )
 
 
 def _add_refusals(app: FastAPI) -> None:
@@ -116,43 +141,3 @@ def _add_refusals(app: FastAPI) -> None:
 def _error(status: int, error: str, description: str, headers: dict[str, str]) -> JSONResponse:
     body = {"error": error} | ({"error_description": description} if description else {})
     return JSONResponse(body, status_code=status, headers=headers)
-
-
-async def _read(request: Request) -> dict[str, str]:
-    body = await request.body()
-    return dict(read_form(body, request.headers.get("content-type", ""), request.url.query))
-
-
-def _authorization(request: Request) -> str | None:
-    return request.headers.get("authorization")
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def _metadata(issuer: str) -> dict[str, Any]:
-    return {
-        "issuer": issuer,
-        "token_endpoint": f"{issuer}/oauth2/token",
-        "revocation_endpoint": f"{issuer}/oauth2/revoke",
-        "jwks_uri": f"{issuer}/oauth2/jwks",
-        "scopes_supported": [SCOPE],
-        "response_types_supported": [],
-        "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": list(_AUTHENTICATION_METHODS),
-        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-        "revocation_endpoint_auth_methods_supported": list(_AUTHENTICATION_METHODS),
-        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-    }
-
-
-def _jwks(trust: Trust) -> dict[str, Any]:
-    keys = verifying_keys(trust).as_dict(private=False)["keys"]
-    return {"keys": [{**key, "alg": "Ed25519"} for key in keys]}
-
-
-def _form(*names: str) -> dict[str, Any]:
-    properties = {name: {"type": "string"} for name in names}
-    schema = {"type": "object", "properties": properties, "required": [names[0]]}
-    return {"requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": schema}}}}

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
@@ -12,12 +12,15 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
+from shared.contracts.authentication import ClientFlag, ClientProfile
 from shared.errors import Code, RakkanError
 
 Method = Literal["client_secret", "private_key_jwt"]
 
 ALGORITHMS = ("Ed25519", "EdDSA", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 """What an assertion may be signed with. Nothing symmetric: `none` and HMAC are the classical forgeries."""
+HARDENED_ALGORITHMS = ("Ed25519", "EdDSA", "ES256", "PS256")
+"""Of a hardened client (FAPI 2.0 5.4)."""
 _FAMILIES: dict[str, type] = {"Ed": OKPKey, "ES": ECKey, "PS": RSAKey, "RS": RSAKey}
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _TYPES = (None, "JWT", "client-authentication+jwt")
@@ -39,6 +42,15 @@ class Client:
     secret_hash: bytes | None
     jwks: str | None
     suspended: bool
+    name: str = ""
+    profile: ClientProfile = "csc-compat"
+    redirect_uris: tuple[str, ...] = ()
+    flags: frozenset[ClientFlag] = frozenset()
+    account_token_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_hardened(self) -> bool:
+        return self.profile == "hardened"
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def check_assertion(client: Client, assertion: str, *, issuer: str, now: datetim
     """
     if client.jwks is None or len(assertion) > _ASSERTION_CHARS_MAX:
         raise RakkanError(Code.CLIENT_REFUSED, "this client has no keys, or the assertion is too long")
-    claims = _verified(client.jwks, assertion)
+    claims = _verified(client.jwks, assertion, HARDENED_ALGORITHMS if client.is_hardened else ALGORITHMS)
     if not claims.get("iss") == claims.get("sub") == client.client_id:
         raise RakkanError(Code.CLIENT_REFUSED, "the assertion is about another client")
     if claims.get("aud") != issuer:
@@ -149,14 +161,14 @@ class _Registry(jws.JWSRegistry):
         return self.algorithms[name]
 
 
-def _verified(jwks: str, assertion: str) -> dict[str, Any]:
+def _verified(jwks: str, assertion: str, algorithms: tuple[str, ...]) -> dict[str, Any]:
     """The claims, once one of the client's keys fits. Keys are chosen here: joserfc takes any when `kid` is missing."""
     try:
         header = jws.extract_compact(assertion.encode()).headers()
         algorithm, key_id = str(header["alg"]), header.get("kid")
     except (JoseError, ValueError, KeyError):
         raise RakkanError(Code.CLIENT_REFUSED, "unreadable assertion") from None
-    if algorithm not in ALGORITHMS or header.get("typ") not in _TYPES:
+    if algorithm not in algorithms or header.get("typ") not in _TYPES:
         raise RakkanError(Code.CLIENT_REFUSED, "an assertion by an algorithm or of a type that is not allowed")
     for key in _keys(jwks):
         if not _fits(key, algorithm) or (key_id is not None and key.kid not in (key_id, None)):

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc.jwk import KeySet
 
-from services.authentication.clients import check_jwks, hash_secret, new_secret
+from services.authentication.account_tokens import account_token_key
+from services.authentication.clients import hash_secret, new_secret
+from services.authentication.registration import check_registration
 from services.authentication.settings import TOKEN_LIFETIME_MAX_S
 from shared.contracts.authentication import (
     Accounts,
@@ -37,7 +39,9 @@ class Change(Protocol):
     """One transaction of the store."""
 
     async def add_tenant(self, tenant_id: str, name: str) -> None: ...
-    async def add_client(self, client: AddClient, *, secret_hash: bytes | None) -> None: ...
+    async def add_client(
+        self, client: AddClient, *, secret_hash: bytes | None, account_token_key: bytes | None = None
+    ) -> None: ...
     async def suspend_client(self, client_id: str, *, suspended: bool) -> None: ...
     async def suspend_tenant(self, tenant_id: str, *, suspended: bool) -> tuple[str, ...]: ...
     async def end_tokens(self, client_id: str, *, issued_before: datetime) -> None: ...
@@ -98,20 +102,18 @@ class Handlers:
         return Done()
 
     async def add_client(self, request: AddClient) -> ClientAdded:
-        """The secret leaves sealed to the operator, once; here only its hash stays."""
-        if (request.method == "private_key_jwt") != (request.jwks is not None):
-            raise RakkanError(Code.MALFORMED, "a JWK Set belongs to private_key_jwt and only there")
-        if request.jwks is not None:
-            check_jwks(request.jwks)
+        """The secret leaves sealed to the operator, once; here only its hash stays, and what account tokens need."""
+        check_registration(request)
         secret = new_secret() if request.method == "client_secret" else None
         secret_hash = hash_secret(request.client_id, secret) if secret else None
+        key = account_token_key(secret) if secret and "account-tokens" in request.flags else None
         async with self._store.change() as change:
-            await change.add_client(request, secret_hash=secret_hash)
+            await change.add_client(request, secret_hash=secret_hash, account_token_key=key)
             await change.write(
                 "client.added",
                 **_by_operator(),
                 tenant=request.tenant_id,
-                subject={"client_id": request.client_id, "method": request.method},
+                subject={"client_id": request.client_id, "method": request.method, "profile": request.profile},
             )
         if secret is None:
             return ClientAdded(client_id=request.client_id)

@@ -46,6 +46,20 @@ class Presented:
     assertion: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A POST of a client to one of the endpoints where clients authenticate."""
+
+    form: Mapping[str, str] = field(repr=False)
+    presented: Presented
+    address: str
+    url: str
+    """Of the endpoint, as a DPoP proof must name it."""
+    proofs: tuple[str, ...] = field(default=(), repr=False)
+    in_query: bool = False
+    """Whether any parameter stood in the query string."""
+
+
 def read_form(body: bytes, content_type: str, query: str) -> Mapping[str, str]:
     """The parameters. An empty one counts as left out, a doubled one is refused (RFC 6749 3.2).
 

@@ -1,4 +1,4 @@
-"""All SQL of authentication: tenants, clients, tokens, spent assertions."""
+"""The SQL of tenants, clients, tokens and spent assertions; that of requests and grants is in `store_oauth`."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from services.authentication.clients import Assertion, Client
+from services.authentication.store_oauth import SWEEP, GrantsChange, GrantsStore
 from shared.audit import AuditWriter
 from shared.contracts.authentication import Accounts, AddClient, ClientRow, TenantRow
 from shared.database import Connection, Pool, reachable
@@ -16,7 +17,8 @@ from shared.errors import Code, RakkanError
 from shared.tokens import AccessToken
 
 _CLIENT = """
-    select c.client_id, c.tenant_id, c.method, c.secret_hash, c.jwks, c.suspended or t.suspended as suspended
+    select c.client_id, c.tenant_id, c.method, c.secret_hash, c.jwks, c.suspended or t.suspended as suspended,
+        c.name, c.profile, c.redirect_uris, c.flags, c.account_token_key
     from clients c join tenants t using (tenant_id)
     where c.client_id = $1
 """
@@ -31,7 +33,10 @@ _ENDED = """
     from tokens k join clients c using (client_id) join tenants t using (tenant_id)
     where k.token_hash = $1 and k.client_id = $2
 """
-_ISSUE = "insert into tokens (token_hash, client_id, issued_at, expires_at) values ($1, $2, $3, $4)"
+_ISSUE = """
+    insert into tokens (token_hash, client_id, issued_at, expires_at, grant_id, token_id)
+    values ($1, $2, $3, $4, $5, $6)
+"""
 _REVOKE = """
     insert into tokens (token_hash, client_id, issued_at, expires_at, revoked_at) values ($1, $2, $3, $4, $5)
     on conflict (token_hash) do update set revoked_at = coalesce(tokens.revoked_at, excluded.revoked_at)
@@ -42,7 +47,9 @@ _SPEND = """
 _ADD_TENANT = "insert into tenants (tenant_id, name) values ($1, $2) on conflict (tenant_id) do nothing"
 _TENANT_NAME = "select name from tenants where tenant_id = $1"
 _ADD_CLIENT = """
-    insert into clients (client_id, tenant_id, name, method, secret_hash, jwks) values ($1, $2, $3, $4, $5, $6)
+    insert into clients (
+        client_id, tenant_id, name, method, secret_hash, jwks, profile, redirect_uris, flags, account_token_key
+    ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 _TENANTS = "select tenant_id, name, suspended from tenants order by tenant_id"
 _CLIENTS = "select client_id, tenant_id, name, method, suspended, added_at from clients order by tenant_id, client_id"
@@ -54,15 +61,16 @@ _SWEEP = (
     "delete from tokens where token_hash in (select token_hash from tokens where expires_at < $1 limit 5000)",
     """delete from spent_assertions
        where digest in (select digest from spent_assertions where expires_at < $1 limit 5000)""",
+    *SWEEP,
 )
 _KEPT_AFTER_EXPIRY = timedelta(minutes=5)  # clocks of two machines differ
 
 
-class Change:
+class Change(GrantsChange):
     """What is done in one transaction."""
 
     def __init__(self, connection: Connection, audit: AuditWriter) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._audit = audit
 
     async def lock_client(self, client_id: str) -> datetime:
@@ -76,9 +84,16 @@ class Change:
         tokens_from: datetime = row["tokens_from"]
         return tokens_from
 
-    async def issue(self, token: AccessToken) -> None:
+    async def issue(self, token: AccessToken, *, grant_id: bytes | None = None) -> None:
+        token_id = token.token_id if grant_id else None
         await self._connection.execute(
-            _ISSUE, _token_hash(token.token_id), token.client_id, token.issued_at, token.expires_at
+            _ISSUE,
+            _token_hash(token.token_id),
+            token.client_id,
+            token.issued_at,
+            token.expires_at,
+            grant_id,
+            token_id,
         )
 
     async def revoke(self, token: AccessToken, *, at: datetime) -> None:
@@ -92,10 +107,22 @@ class Change:
         if await self._connection.fetchval(_TENANT_NAME, tenant_id) != name:
             raise RakkanError(Code.CONFLICT, f"the tenant {tenant_id} exists with another name")
 
-    async def add_client(self, client: AddClient, *, secret_hash: bytes | None) -> None:
+    async def add_client(
+        self, client: AddClient, *, secret_hash: bytes | None, account_token_key: bytes | None = None
+    ) -> None:
         try:
             await self._connection.execute(
-                _ADD_CLIENT, client.client_id, client.tenant_id, client.name, client.method, secret_hash, client.jwks
+                _ADD_CLIENT,
+                client.client_id,
+                client.tenant_id,
+                client.name,
+                client.method,
+                secret_hash,
+                client.jwks,
+                client.profile,
+                list(client.redirect_uris),
+                list(client.flags),
+                account_token_key,
             )
         except asyncpg.UniqueViolationError:
             raise RakkanError(Code.CONFLICT, f"the client {client.client_id} exists") from None
@@ -120,15 +147,18 @@ class Change:
         await self._audit.write(self._connection, event_type, **facts)
 
 
-class Store:
+class Store(GrantsStore):
     def __init__(self, pool: Pool, audit: AuditWriter) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._audit = audit
 
     async def client(self, client_id: str) -> Client | None:
         with reachable():
             row = await self._pool.fetchrow(_CLIENT, client_id)
-        return None if row is None else Client(**row)
+        if row is None:
+            return None
+        lists = {"redirect_uris": tuple(row["redirect_uris"]), "flags": frozenset(row["flags"])}
+        return Client(**{**row, **lists})
 
     async def check_alive(self, token: AccessToken) -> None:
         """TOKEN_INVALID unless we issued it, to this client, and nobody has ended it."""

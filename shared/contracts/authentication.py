@@ -1,7 +1,7 @@
 """What authentication answers on the bus: about tokens to the gateway, about tenants and clients to the operator."""
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,8 +43,16 @@ class ClientAdded(Reply):
     """The client secret, shown this once, sealed to the operator. None for a `private_key_jwt` client."""
 
 
+ClientProfile = Literal["csc-compat", "hardened"]
+"""`hardened` is FAPI 2.0: pushed requests only, private_key_jwt, tokens bound by DPoP."""
+
+ClientFlag = Literal["pkce-optional", "token-type-sad", "account-tokens"]
+"""What a client of an older kind is forgiven or given: requests without PKCE (v1), `token_type: SAD` for scope
+`credential` (v1), account tokens (CSC API 4.6), for which SHA-256 of its secret is kept."""
+
+
 class AddClient(Request[ClientAdded]):
-    """Refused with NOT_FOUND (tenant), CONFLICT (client exists)."""
+    """Refused with NOT_FOUND (tenant), CONFLICT (client exists), MALFORMED (what cannot go together)."""
 
     TYPE: ClassVar[str] = "authentication.add_client.v1"
     REPLY: ClassVar[type[Reply]] = ClientAdded
@@ -55,6 +63,10 @@ class AddClient(Request[ClientAdded]):
     method: Literal["client_secret", "private_key_jwt"] = "client_secret"
     jwks: str | None = Field(default=None, max_length=16_384)
     """The client's public keys as a JWK Set, for `private_key_jwt`."""
+    profile: ClientProfile = "csc-compat"
+    redirect_uris: Annotated[tuple[Annotated[str, Field(max_length=2048)], ...], Field(max_length=16)] = ()
+    """Where signers may be sent back to, compared character by character."""
+    flags: tuple[ClientFlag, ...] = ()
 
 
 class TenantRow(Part):

@@ -311,8 +311,8 @@ REVOKE_ROWS: list[tuple[dict[str, str], dict[str, str], int, str, str]] = [
         {"token": "x", "token_type_hint": "refresh_token"},
         basic(),
         400,
-        "unsupported_token_type",
-        "This service issues no refresh tokens",
+        "invalid_request",
+        "Invalid string parameter token",
     ),
     ({"token": "x"}, {}, 400, "invalid_request", "Missing parameter client_id"),
     ({"token": "x", "client_id": "partner-1"}, {}, 400, "invalid_request", "Client authorization required"),
@@ -429,9 +429,12 @@ async def test_a_token_given_in_the_second_of_a_suspension_that_ended_is_alive(
 async def test_the_metadata_says_what_is_there(partner: httpx.AsyncClient, path: str) -> None:
     metadata = (await partner.get(path)).json()
     assert metadata["issuer"] == ISSUER
-    assert metadata["grant_types_supported"] == ["client_credentials"]
+    assert metadata["grant_types_supported"] == ["authorization_code", "refresh_token", "client_credentials"]
+    assert metadata["code_challenge_methods_supported"] == ["S256"]
+    assert metadata["authorization_response_iss_parameter_supported"] is True
+    assert (await partner.get(metadata["authorization_endpoint"])).status_code == 400
     assert "none" not in metadata["token_endpoint_auth_signing_alg_values_supported"]
-    for name in ("token_endpoint", "revocation_endpoint"):
+    for name in ("token_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint"):
         assert refusal(await partner.post(metadata[name]))[0] == 400
     assert (await partner.get(metadata["jwks_uri"])).status_code == 200
 

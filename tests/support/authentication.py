@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from services.authentication.app import make_app
+from services.authentication.app import OAuth, make_app, make_oauth
 from services.authentication.clients import Assertion, Client
+from services.authentication.grants import Grant, RefreshToken
 from services.authentication.handlers import Handlers
+from services.authentication.requests import StoredRequest
+from services.authentication.revoking import LiveToken
 from services.authentication.settings import Settings
 from shared.contracts.authentication import Accounts, AddClient, ClientRow, TenantRow
 from shared.contracts.base import Done, Request
@@ -49,9 +52,84 @@ class Rows:
     tokens: dict[str, AccessToken] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     leaves: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    requests: dict[bytes, StoredRequest] = field(default_factory=dict)
+    outcomes: dict[bytes, str] = field(default_factory=dict)
+    grants: dict[bytes, Grant] = field(default_factory=dict)
+    codes: dict[bytes, bytes] = field(default_factory=dict)
+    refresh_tokens: dict[bytes, tuple[bytes, RefreshToken]] = field(default_factory=dict)
+    grant_of_token: dict[str, bytes] = field(default_factory=dict)
 
 
-class FakeChange:
+class FakeGrants:
+    """Requests and grants, with the rules that the database has for them."""
+
+    rows: Rows
+
+    async def add_request(self, request_hash: bytes, request: StoredRequest) -> None:
+        assert request_hash not in self.rows.requests
+        self.rows.requests[request_hash] = request
+
+    async def bind_request(self, request_hash: bytes, *, session_hash: bytes, now: datetime) -> StoredRequest | None:
+        request = self.rows.requests.get(request_hash)
+        if request is None or request.ended or request.expires_at <= now:
+            return None
+        if request.session_hash not in (None, session_hash):
+            return None
+        self.rows.requests[request_hash] = replace(request, session_hash=session_hash)
+        return self.rows.requests[request_hash]
+
+    async def end_request(
+        self, request_hash: bytes, *, session_hash: bytes, outcome: Literal["granted", "denied"], at: datetime
+    ) -> StoredRequest | None:
+        request = self.rows.requests.get(request_hash)
+        if request is None or request.ended or request.expires_at <= at or request.session_hash != session_hash:
+            return None
+        self.rows.requests[request_hash] = replace(request, ended=True)
+        self.rows.outcomes[request_hash] = outcome
+        return self.rows.requests[request_hash]
+
+    async def add_grant(self, grant: Grant, *, code_hash: bytes) -> None:
+        assert grant.code_expires_at - grant.granted_at <= timedelta(seconds=60)
+        assert (grant.scope == "credential") == (grant.authorization_id is not None)
+        assert grant.grant_id not in self.rows.grants
+        assert code_hash not in self.rows.codes
+        self.rows.grants[grant.grant_id] = grant
+        self.rows.codes[code_hash] = grant.grant_id
+
+    async def grant_of_code(self, code_hash: bytes) -> Grant | None:
+        grant_id = self.rows.codes.get(code_hash)
+        return None if grant_id is None else self.rows.grants[grant_id]
+
+    async def spend_code(self, grant_id: bytes, *, at: datetime) -> None:
+        grant = self.rows.grants[grant_id]
+        self.rows.grants[grant_id] = replace(grant, code_spent_at=grant.code_spent_at or at)
+
+    async def grant_of_refresh_token(self, token_hash: bytes) -> tuple[Grant, RefreshToken] | None:
+        found = self.rows.refresh_tokens.get(token_hash)
+        return None if found is None else (self.rows.grants[found[0]], found[1])
+
+    async def add_refresh_token(self, token_hash: bytes, grant_id: bytes, *, expires_at: datetime) -> None:
+        assert self.rows.grants[grant_id].scope == "service"
+        self.rows.refresh_tokens[token_hash] = grant_id, RefreshToken(expires_at=expires_at, spent_at=None)
+
+    async def spend_refresh_token(self, token_hash: bytes, *, at: datetime) -> None:
+        grant_id, token = self.rows.refresh_tokens[token_hash]
+        self.rows.refresh_tokens[token_hash] = grant_id, replace(token, spent_at=token.spent_at or at)
+
+    async def live_tokens(self, grant_id: bytes, *, now: datetime) -> tuple[LiveToken, ...]:
+        return tuple(
+            LiveToken(token_id=token_id, expires_at=self.rows.tokens[token_id].expires_at)
+            for token_id, of in self.rows.grant_of_token.items()
+            if of == grant_id and token_id not in self.rows.revoked and self.rows.tokens[token_id].expires_at > now
+        )
+
+    async def revoke_grant(self, grant_id: bytes, *, at: datetime) -> None:
+        grant = self.rows.grants[grant_id]
+        self.rows.grants[grant_id] = replace(grant, revoked_at=grant.revoked_at or at)
+        self.rows.revoked |= {token_id for token_id, of in self.rows.grant_of_token.items() if of == grant_id}
+
+
+class FakeChange(FakeGrants):
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
@@ -60,8 +138,11 @@ class FakeChange:
             raise RakkanError(Code.CLIENT_REFUSED)
         return self.rows.tokens_from.get(client_id, datetime.fromtimestamp(0, UTC))
 
-    async def issue(self, token: AccessToken) -> None:
+    async def issue(self, token: AccessToken, *, grant_id: bytes | None = None) -> None:
         self.rows.tokens[token.token_id] = token
+        if grant_id is not None:
+            assert token.expires_at <= self.rows.grants[grant_id].expires_at
+            self.rows.grant_of_token[token.token_id] = grant_id
 
     async def revoke(self, token: AccessToken, *, at: datetime) -> None:  # noqa: ARG002 - the real one keeps it
         self.rows.tokens.setdefault(token.token_id, token)
@@ -72,7 +153,9 @@ class FakeChange:
         if row.name != name:
             raise RakkanError(Code.CONFLICT)
 
-    async def add_client(self, client: AddClient, *, secret_hash: bytes | None) -> None:
+    async def add_client(
+        self, client: AddClient, *, secret_hash: bytes | None, account_token_key: bytes | None = None
+    ) -> None:
         if client.client_id in self.rows.clients:
             raise RakkanError(Code.CONFLICT)
         if client.tenant_id not in self.rows.tenants:
@@ -85,6 +168,11 @@ class FakeChange:
             secret_hash=secret_hash,
             jwks=client.jwks,
             suspended=False,
+            name=client.name,
+            profile=client.profile,
+            redirect_uris=client.redirect_uris,
+            flags=frozenset(client.flags),
+            account_token_key=account_token_key,
         )
 
     async def suspend_client(self, client_id: str, *, suspended: bool) -> None:
@@ -116,6 +204,10 @@ class FakeStore:
         self._answer()
         client = self.rows.clients.get(client_id)
         return client and replace(client, suspended=_is_suspended(self.rows, client_id))
+
+    async def request(self, request_hash: bytes) -> StoredRequest | None:
+        self._answer()
+        return self.rows.requests.get(request_hash)
 
     async def spend_assertion(self, assertion: Assertion) -> None:
         if assertion.digest in self.spent:
@@ -208,6 +300,13 @@ class World:
             self.store, self.sam, self.trust, key or self.new_key, settings(self.attempts_max), now=self.clock.now
         )
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ISSUER)
+
+    @property
+    def oauth(self) -> OAuth:
+        """What the pages have of it, and what an endpoint has."""
+        return make_oauth(
+            self.store, self.sam, self.trust, self.new_key, settings(self.attempts_max), now=self.clock.now
+        )
 
     @property
     def handlers(self) -> Handlers:
