@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy.local.document import AGREED, FORGED, forge, write_document
 from deploy.local.enrollment import CREDENTIAL, Enrollment
 from deploy.local.home import CHECKOUT
+from deploy.local.packages import missing_for_approvals, words_for
 from deploy.local.partner import sign_pdf
 from deploy.local.program import StackError
 from deploy.local.progress import Progress
@@ -42,7 +43,27 @@ def run(stack: Stack, progress: Progress, *, file: Path = SIGNED) -> None:
         )
     file.write_bytes(signed)
     _judge(stack, signed, progress)
+    _second_act(stack, progress, folder=file.parent)
     progress.say(_farewell(stack, file, progress.seconds))
+
+
+def _second_act(stack: Stack, progress: Progress, *, folder: Path) -> None:
+    progress.say("\nAnother signature, approved by its signer with a passkey (SCAL2):")
+    absent = missing_for_approvals()
+    if absent:
+        progress.say(f"  left out: it needs a browser. To see it: {words_for(absent)}")
+        return
+    from deploy.local import approved  # noqa: PLC0415 - Playwright takes a while to load, and only this act needs it
+
+    enrollment = Enrollment(stack)
+    if not enrollment.is_done_for_the_page():
+        redirect_uri = f"http://localhost:{stack.ports['demo partner']}/back"
+        enrollment.make_for_the_page([redirect_uri], progress)
+    signed = asyncio.run(approved.sign(stack, progress, pictures=folder / "demo-approval-{}.png"))
+    file = folder / "demo-approved.pdf"
+    file.write_bytes(signed)
+    _judge(stack, signed, progress)
+    progress.say(f"\nThe signed page: {file}\nWhat the signer saw: {folder / 'demo-approval-en.png'} and -ja.png")
 
 
 def _judge(stack: Stack, signed: bytes, progress: Progress) -> None:

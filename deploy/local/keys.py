@@ -55,6 +55,10 @@ class Keys:
         """Of the token's security officer; only ceremonies use it."""
         return self.folder(room) / "so_pin"
 
+    def secrets_key_file(self, room: str) -> Path:
+        """Under which authentication keeps what it has to read again."""
+        return self.folder(room) / "secrets_key"
+
     @property
     def administrator_password(self) -> str:
         return self._secret(self._root / "administrator_password")
@@ -81,6 +85,7 @@ class Keys:
             if sender in LABELS:
                 self.pin(sender)
                 self.so_pin(sender)
+        self._kept(self.secrets_key_file("authentication"), lambda: base64.b64encode(secrets.token_bytes(32)).decode())
         rooms = {sender: self._public_keys(sender) for sender in SENDERS}
         bundle = json.dumps({"epoch": EPOCH, "rooms": rooms}, indent=2) + "\n"
         self._account.write(self.bundle_file, bundle, mode=0o644)

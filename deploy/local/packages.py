@@ -4,9 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from deploy.local.chromium import find_chromium
 from deploy.local.postgres import find_binaries
 from deploy.local.program import StackError
 from deploy.local.progress import Progress
@@ -21,6 +22,30 @@ NEEDED: Mapping[str, Callable[[], object]] = {
     "poppler-utils": lambda: shutil.which("pdfsig"),
 }
 """Debian's name of the package, and what finds its program."""
+
+
+def _has_japanese_font() -> bool:
+    try:
+        told = subprocess.run(["fc-list", ":lang=ja", "family"], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return bool(told.stdout.strip())
+
+
+FOR_APPROVALS: Mapping[str, Callable[[], object]] = {
+    "chromium": find_chromium,
+    "fonts-ipafont-gothic": _has_japanese_font,
+}
+"""What only the second act of the demo and the tests of the pages need: a browser, and letters for Japanese."""
+
+
+def missing_for_approvals() -> tuple[str, ...]:
+    return tuple(package for package, find in FOR_APPROVALS.items() if not find())
+
+
+def words_for(packages: Sequence[str]) -> str:
+    """The line to type."""
+    return f"apt-get install --no-install-recommends {' '.join(packages)}"
 
 
 def missing() -> tuple[str, ...]:

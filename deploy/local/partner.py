@@ -5,7 +5,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -40,20 +40,24 @@ class Client:
 def get_token(authentication_url: str, client: Client) -> str:
     """An access token by `client_credentials` (CSC 8.4)."""
     form = {"grant_type": "client_credentials", "scope": "service"}
-    basic = base64.b64encode(f"{client.client_id}:{client.secret}".encode()).decode()
-    answer = _post(
+    answer = post(
         f"{authentication_url}/oauth2/token",
         urllib.parse.urlencode(form).encode(),
-        {"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"},
+        {"Authorization": basic(client), "Content-Type": "application/x-www-form-urlencoded"},
     )
     token: str = answer["access_token"]
     return token
 
 
+def basic(client: Client) -> str:
+    """The Authorization header of a client with a secret."""
+    return "Basic " + base64.b64encode(f"{client.client_id}:{client.secret}".encode()).decode()
+
+
 def call(gateway_url: str, method: str, token: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """One method of CSC v1, as any HTTP client calls it."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    return _post(f"{gateway_url}/csc/v1/{method}", json.dumps(parameters).encode(), headers)
+    return post(f"{gateway_url}/csc/v1/{method}", json.dumps(parameters).encode(), headers)
 
 
 class PINAuthorization(CSCAuthorizationManager):
@@ -95,14 +99,38 @@ class CSCTimeStamper(TimeStamper):
         return tsp.TimeStampResp({"status": status, "time_stamp_token": cms.ContentInfo.load(token)})
 
 
+Authorizing = Callable[[aiohttp.ClientSession, CSCServiceSessionInfo, CSCCredentialInfo], CSCAuthorizationManager]
+
+
 async def sign_pdf(
     document: bytes, *, gateway_url: str, token: str, credential_id: str, pin: str, version: str = "v1"
 ) -> bytes:
-    """The document with a PAdES signature (B-T: with a time-stamp)."""
+    """Signed with the signer's PIN."""
+
+    def by_pin(
+        session: aiohttp.ClientSession, info: CSCServiceSessionInfo, credential: CSCCredentialInfo
+    ) -> CSCAuthorizationManager:
+        return PINAuthorization(session, info, credential, pin)
+
+    return await sign_pdf_by(
+        by_pin, document, gateway_url=gateway_url, token=token, credential_id=credential_id, version=version
+    )
+
+
+async def sign_pdf_by(
+    authorizing: Authorizing,
+    document: bytes,
+    *,
+    gateway_url: str,
+    token: str,
+    credential_id: str,
+    version: str = "v1",
+) -> bytes:
+    """The document with a PAdES signature (B-T: with a time-stamp), however its hash gets authorized."""
     info = CSCServiceSessionInfo(gateway_url, credential_id, oauth_token=token, api_ver=version)
     async with _session() as session:
         credential = await fetch_certs_in_csc_credential(session, info)
-        signer = CSCSigner(session, PINAuthorization(session, info, credential, pin), sign_timeout=30)
+        signer = CSCSigner(session, authorizing(session, info, credential), sign_timeout=60)
         metadata = PdfSignatureMetadata(
             field_name="Signature", md_algorithm="sha256", subfilter=SigSeedSubFilter.PADES, reason="Demonstration"
         )
@@ -125,7 +153,8 @@ async def _read(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     return body
 
 
-def _post(url: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+def post(url: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+    """POST, and the JSON that comes back; StackError with the answer when it is a refusal."""
     request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - an http URL of our own stack
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise

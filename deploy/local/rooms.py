@@ -51,7 +51,8 @@ class Rooms:
 
     @property
     def authentication_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports['authentication http']}"
+        # A passkey belongs to a name, and browsers take no address for one; over http they take only this name.
+        return f"http://localhost:{self._ports['authentication http']}"
 
     @property
     def anchors_file(self) -> Path:
@@ -190,37 +191,56 @@ class Rooms:
         self.tsa.stop()
 
     def _own_settings(self, room: str) -> dict[str, str]:
-        keys = self._keys
-        if room == "gateway":
-            return {
-                "RAKKAN_HTTP__PORT": str(self._ports["gateway http"]),
-                "RAKKAN_PUBLIC_URL": self.gateway_url,
-                "RAKKAN_AUTHENTICATION_URL": self.authentication_url,
-            }
-        if room == "authentication":
-            return {
-                "RAKKAN_HTTP__PORT": str(self._ports["authentication http"]),
-                "RAKKAN_ISSUER": self.authentication_url,
-                "RAKKAN_TOKENS_KEY_FILE": str(keys.key_file(room, Purpose.TOKENS)),
-            }
-        if room == "sam":
-            return {
-                "RAKKAN_ACTIVATIONS_KEY_FILE": str(keys.key_file(room, Purpose.ACTIVATIONS)),
-                "RAKKAN_AUTHORITIES_FILE": str(self._authorities_file()),
-            }
-        if room == "ca_connector":
-            side = self.health_url(room)
-            return {
-                "RAKKAN_LOCAL__CERTIFICATE_FILE": str(self.anchors_file),
-                "RAKKAN_LOCAL__CRL_URL": f"{side}/crl/local.crl",
-                "RAKKAN_LOCAL__ISSUER_URL": f"{side}/ca/local.cer",
-            }
-        if room == "tsa_connector":
-            return {
-                "RAKKAN_TSA__URL": f"http://127.0.0.1:{self._ports['tsa http']}/",
-                "RAKKAN_TSA__ANCHORS_FILE": str(self.tsa_anchors_file),
-            }
-        return {}
+        """What is this room's alone."""
+        own = {
+            OPERATOR: self._operator_settings,
+            "gateway": self._gateway_settings,
+            "authentication": self._authentication_settings,
+            "sam": self._sam_settings,
+            "ca_connector": self._ca_connector_settings,
+            "tsa_connector": self._tsa_connector_settings,
+        }
+        return own[room]() if room in own else {}
+
+    def _operator_settings(self) -> dict[str, str]:
+        return {"RAKKAN_AUTHENTICATION_URL": self.authentication_url}
+
+    def _gateway_settings(self) -> dict[str, str]:
+        return {
+            "RAKKAN_HTTP__PORT": str(self._ports["gateway http"]),
+            "RAKKAN_PUBLIC_URL": self.gateway_url,
+            "RAKKAN_AUTHENTICATION_URL": self.authentication_url,
+        }
+
+    def _authentication_settings(self) -> dict[str, str]:
+        return {
+            "RAKKAN_HTTP__PORT": str(self._ports["authentication http"]),
+            "RAKKAN_ISSUER": self.authentication_url,
+            "RAKKAN_TOKENS_KEY_FILE": str(self._keys.key_file("authentication", Purpose.TOKENS)),
+            "RAKKAN_SECRETS_KEY_FILE": str(self._keys.secrets_key_file("authentication")),
+        }
+
+    def _sam_settings(self) -> dict[str, str]:
+        return {
+            "RAKKAN_ACTIVATIONS_KEY_FILE": str(self._keys.key_file("sam", Purpose.ACTIVATIONS)),
+            "RAKKAN_AUTHORITIES_FILE": str(self._authorities_file()),
+            "RAKKAN_WEBAUTHN__RP_ID": "localhost",
+            "RAKKAN_WEBAUTHN__ORIGINS": json.dumps([self.authentication_url]),
+        }
+
+    def _ca_connector_settings(self) -> dict[str, str]:
+        side = self.health_url("ca_connector")
+        return {
+            "RAKKAN_LOCAL__CERTIFICATE_FILE": str(self.anchors_file),
+            "RAKKAN_LOCAL__CRL_URL": f"{side}/crl/local.crl",
+            "RAKKAN_LOCAL__ISSUER_URL": f"{side}/ca/local.cer",
+        }
+
+    def _tsa_connector_settings(self) -> dict[str, str]:
+        return {
+            "RAKKAN_TSA__URL": f"http://127.0.0.1:{self._ports['tsa http']}/",
+            "RAKKAN_TSA__ANCHORS_FILE": str(self.tsa_anchors_file),
+        }
 
     def _token_environment(self, room: str) -> dict[str, str]:
         module = find_module()

@@ -128,9 +128,13 @@ def _room(room: Room) -> Mapping[str, Any]:
     own = {
         "gateway": {
             "RAKKAN_PUBLIC_URL": "http://127.0.0.1:8080",
-            "RAKKAN_AUTHENTICATION_URL": "http://127.0.0.1:8081",
+            "RAKKAN_AUTHENTICATION_URL": "http://localhost:8081",
         },
-        "authentication": {"RAKKAN_ISSUER": "http://127.0.0.1:8081"},
+        "authentication": {"RAKKAN_ISSUER": "http://localhost:8081"},
+        "sam": {
+            "RAKKAN_WEBAUTHN__RP_ID": "localhost",
+            "RAKKAN_WEBAUTHN__ORIGINS": '["http://localhost:8081"]',
+        },
         "tsa_connector": {"RAKKAN_TSA__URL": "http://tsa:8080/"},
     }
     published = {"gateway": [f"127.0.0.1:8080:{HTTP_PORT}"], "authentication": [f"127.0.0.1:8081:{HTTP_PORT}"]}
