@@ -9,6 +9,7 @@ import pytest
 from deploy.local import demo
 from deploy.local.document import forge, write_document
 from deploy.local.enrollment import CREDENTIAL, Enrollment
+from deploy.local.packages import missing_for_approvals
 from deploy.local.partner import sign_pdf
 from deploy.local.progress import Progress
 from deploy.local.stack import Stack
@@ -30,6 +31,24 @@ async def test_three_validators_accept_the_page_and_refuse_it_with_one_byte_chan
     ]
     assert [verdict.accepted for verdict in forged] == [False, False, False]
     assert "TIMESTAMP_TOKEN<INTACT:TRUSTED>" in verdicts[0].words
+    assert missing_for_approvals() or _left_by_the_second_act(tmp_path) == [
+        "demo-approval-en.png",
+        "demo-approval-ja.png",
+        "demo-approved.pdf",
+    ]
+
+
+def _left_by_the_second_act(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("demo-appro*"))
+
+
+def test_without_a_browser_the_second_act_is_left_out_with_the_line_to_type(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    demo._second_act(stack, Progress(), folder=tmp_path)
+    assert "apt-get install --no-install-recommends chromium fonts-ipafont-gothic" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_second_demo_finds_the_first_ones_credential(

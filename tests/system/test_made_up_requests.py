@@ -1,0 +1,53 @@
+"""Requests made up from the gateway's OpenAPI document, against the whole suite: no room answers with a fault."""
+
+import asyncio
+import os
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.core import NotSet
+
+from deploy.local.enrollment import CREDENTIAL, SIGNER, Enrollment
+from deploy.local.progress import Progress
+from deploy.local.stack import Stack
+
+EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "12"))
+"""For each method of each version."""
+
+
+async def test_no_made_up_request_is_a_fault_of_any_room(suite: Stack) -> None:
+    await asyncio.to_thread(_try_all, suite)
+
+
+def _try_all(suite: Stack) -> None:
+    enrollment = Enrollment(suite)
+    if not enrollment.is_done():
+        enrollment.make(Progress())
+    headers = {"Authorization": f"Bearer {enrollment.token()}", "Content-Type": "application/json"}
+    with httpx.Client(base_url=suite.rooms.gateway_url, headers=headers, timeout=30) as client:
+        document = client.get("/openapi.json").json()
+        schema = schemathesis.openapi.from_dict(document)
+        for path in sorted(document["paths"]):
+            _try(client, path, schema[path]["POST"].as_strategy(GenerationMode.POSITIVE))
+
+
+def _try(client: httpx.Client, path: str, cases: st.SearchStrategy[schemathesis.Case]) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases, own=st.booleans())
+    def send(case: schemathesis.Case, own: bool) -> None:  # noqa: FBT001 - hypothesis calls by name
+        body = {} if isinstance(case.body, NotSet) or not isinstance(case.body, dict) else dict(case.body)
+        if own and not path.endswith("/authorize"):  # whose wrong PINs would lock the signer out for other tests
+            body |= {name: value for name, value in (("credentialID", CREDENTIAL), ("userID", SIGNER)) if name in body}
+        answer = client.post(path, json=body)
+        assert answer.status_code < 500, (path, body, answer.text)
+
+    send()
