@@ -287,6 +287,7 @@ class World:
     sealing_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
     operator_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
     attempts_max: int = 10
+    signature_qualifiers: tuple[str, ...] = ()
 
     @property
     def trust(self) -> Trust:
@@ -297,7 +298,12 @@ class World:
     def client(self, *, key: SigningKey | None = None) -> httpx.AsyncClient:
         """A partner's view of the endpoints, with tokens signed by `key` (the new one)."""
         app = make_app(
-            self.store, self.sam, self.trust, key or self.new_key, settings(self.attempts_max), now=self.clock.now
+            self.store,
+            self.sam,
+            self.trust,
+            key or self.new_key,
+            settings(self.attempts_max, self.signature_qualifiers),
+            now=self.clock.now,
         )
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ISSUER)
 
@@ -305,7 +311,12 @@ class World:
     def oauth(self) -> OAuth:
         """What the pages have of it, and what an endpoint has."""
         return make_oauth(
-            self.store, self.sam, self.trust, self.new_key, settings(self.attempts_max), now=self.clock.now
+            self.store,
+            self.sam,
+            self.trust,
+            self.new_key,
+            settings(self.attempts_max, self.signature_qualifiers),
+            now=self.clock.now,
         )
 
     @property
@@ -332,7 +343,7 @@ def asked_by_operator() -> Iterator[None]:
         yield
 
 
-def settings(attempts_max: int = 10) -> Settings:
+def settings(attempts_max: int = 10, signature_qualifiers: tuple[str, ...] = ()) -> Settings:
     nowhere = Path("/nowhere")
     return Settings(
         broker=Broker(password_file=nowhere),
@@ -341,4 +352,5 @@ def settings(attempts_max: int = 10) -> Settings:
         issuer=ISSUER,
         tokens_key_file=nowhere,
         attempts_max=attempts_max,
+        signature_qualifiers=signature_qualifiers,
     )
