@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from services.authentication.app import ROOM, make_app
 from services.authentication.handlers import Handlers
 from services.authentication.settings import Settings
+from services.authentication.signers import add_signer_pages
 from services.authentication.store import Store
+from services.authentication.store_accounts import AccountStore
 from shared import messaging, runtime
 from shared.errors import RakkanError
 from shared.http import serve_http
@@ -38,18 +41,21 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
         sealing_key=room.sealing_key,
         now=_now,
     )
-    app = make_app(store, room.bus, room.trust, tokens_key, settings, now=_now)
+    accounts = AccountStore(room.pool, room.audit)
+    add_pages = partial(add_signer_pages, store=accounts, bus=room.bus, trust=room.trust, settings=settings, now=_now)
+    app = make_app(store, room.bus, room.trust, tokens_key, settings, add_pages=add_pages, now=_now)
     async with serve_http(app, settings.http) as port, asyncio.TaskGroup() as group:
-        sweeping = group.create_task(_sweep(store))
+        sweeping = group.create_task(_sweep(store, accounts))
         log.info("door open", url=settings.issuer, port=port)
         yield handlers.by_message()
         sweeping.cancel()
 
 
-async def _sweep(store: Store) -> None:
+async def _sweep(store: Store, accounts: AccountStore) -> None:
     while True:
         try:
             await store.sweep(now=_now())
+            await accounts.sweep(now=_now())
         except RakkanError as trouble:
             log.warning("sweep put off", detail=trouble.detail)
         await asyncio.sleep(_SWEEP_EVERY_S)

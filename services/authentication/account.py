@@ -93,7 +93,7 @@ class Account:
         except RakkanError:
             return self._password_page(visit, secret, refusal="password_weak")
         now = self._now()
-        code = visit.form.get("code", "").replace(" ", "")
+        code = passwords.read_code(visit.form.get("code", ""))
         try:
             step = passwords.check_code(secret, code, last_step=0, unix_s=now.timestamp())
         except RakkanError:

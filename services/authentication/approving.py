@@ -85,6 +85,9 @@ class Approving:
         credential_id = request.credential_id or await self._chosen(visit, request)
         if isinstance(credential_id, tuple):
             return visit.page("choose.html", request=request, credentials=credential_id, **self._facts(request))
+        if visit.query.get("again"):
+            await self._context(visit, request, credential_id, anew=True)
+            return visit.go(_path(request))  # so that a reload shows the same one
         return self._approval(visit, request, await self._context(visit, request, credential_id))
 
     async def approve(self, visit: Visit) -> Response:
@@ -104,7 +107,7 @@ class Approving:
             if error.code is Code.EVIDENCE_REFUSED:
                 return self._approval(visit, request, shown.context, refusal="approval_refused", status=403)
             if error.code in _OVER:
-                return visit.message("context_over", status=409, again=_path(request))
+                return visit.message("context_over", status=409, again=f"{_path(request)}?again=1")
             raise
         return await self._grant(
             visit,
@@ -162,7 +165,9 @@ class Approving:
             return str(wished)
         return listed.credentials
 
-    async def _context(self, visit: Visit, request: AuthorizationRequest, credential_id: str) -> ContextOpened:
+    async def _context(
+        self, visit: Visit, request: AuthorizationRequest, credential_id: str, *, anew: bool = False
+    ) -> ContextOpened:
         """The context on show, which a reload does not change, or a new one."""
         before = await self._store.shown(request.request_id)
         if (
@@ -170,7 +175,7 @@ class Approving:
             and before.visit_id == visit.session.row.visit_id
             and before.context.credential.credential_id == credential_id
             and self._now() < before.context.expires_at
-            and not visit.query.get("again")
+            and not anew
         ):
             return before.context
         signer = visit.session.signer

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from services.authentication import passkeys
 from services.authentication.login import login_address
 from services.authentication.visits import Visit
-from shared.contracts.approval import AddAuthenticator, OpenEnrollment
+from shared.contracts.approval import OpenEnrollment
 from shared.contracts.base import R, Request
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, seal
@@ -74,14 +74,7 @@ class Enrolling:
         label = visit.form.get("label", "").strip() or "Passkey"
         if len(label) > _LABEL_MAX:
             raise RakkanError(Code.MALFORMED, "the label is too long")
-        added = await self._bus.ask(
-            AddAuthenticator(
-                enrollment_id=enrollment_id,
-                label=label,
-                client_data_json=passkeys.field_bytes(visit.form, "new_client_data_json"),
-                attestation_object=passkeys.field_bytes(visit.form, "attestation_object"),
-                approving=passkeys.assertion(visit.form) if visit.form.get("signature") else None,
-            )
-        )
+        request = passkeys.addition(visit.form, enrollment_id=enrollment_id, label=label)
+        added = await self._bus.ask(request)
         waits = added.usable_from > self._now()
         return visit.page("enrolled.html", label=label, usable_from=added.usable_from, waits=waits)

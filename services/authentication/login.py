@@ -120,7 +120,7 @@ class Login:
         if password is None:
             raise RakkanError(Code.PIN_INVALID)
         secret = self._vault.open(password.totp_sealed, about=f"totp/{tenant_id}/{user_id}")
-        code = re.sub(r"[\s-]", "", visit.form.get("code", "")[:_TYPED_MAX])
+        code = passwords.read_code(visit.form.get("code", "")[:_TYPED_MAX])
         step = passwords.check_code(secret, code, last_step=password.totp_step, unix_s=now.timestamp())
         await self._store.succeed(password, step=step)
         return SignerFound(tenant_id=tenant_id, user_id=user_id, display_name=password.display_name)

@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.authentication import words
@@ -31,21 +33,12 @@ _HEX_IN_A_GROUP = 8
 
 class Pages:
     def __init__(self, *, service: str, time_zone: str) -> None:
-        self._zone = ZoneInfo(time_zone)
         self._static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
-        self._environment = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
-            autoescape=select_autoescape(default=True, default_for_string=True),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.filters |= {"shown": shown, "hex_groups": hex_groups, "moment": self._moment}
-        self._environment.globals |= {
+        self._everywhere = {
             "service": service,
-            "languages": words.LANGUAGES,
+            "zone": ZoneInfo(time_zone),
             "texts": words.load(),
-            "t": _translate,
+            "languages": words.LANGUAGES,
             "static": {name: f"/static/{name}?v={_version(body)}" for name, body in self._static.items()},
         }
 
@@ -61,8 +54,10 @@ class Pages:
         **facts: Any,
     ) -> Response:
         """A page. `connects`: its script asks this origin; `sends_to`: where its form's answer leads the browser."""
-        text = self._environment.get_template(template).render(
-            session=session, language=language, form_token=session.form_token, **facts
+        text = (
+            _environment()
+            .get_template(template)
+            .render(session=session, language=language, form_token=session.form_token, **self._everywhere, **facts)
         )
         headers = {
             "Content-Security-Policy": policy(connects=connects, sends_to=sends_to),
@@ -72,16 +67,34 @@ class Pages:
 
     def static(self, name: str) -> Response:
         if name not in self._static:
-            raise RakkanError(Code.NOT_FOUND)
+            raise HTTPException(404)
         # Its address holds its digest, so it can be kept for good.
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return Response(self._static[name], media_type=_STATIC[name], headers=headers)
 
-    def _moment(self, at: datetime) -> Markup:
-        there = at.astimezone(self._zone)
-        return Markup('<time datetime="{}">{}</time>').format(
-            at.isoformat(timespec="seconds"), there.strftime("%Y-%m-%d %H:%M %Z")
-        )
+
+@cache
+def _environment() -> Environment:
+    """One for the process: templates are compiled when they are first used, and kept."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {"shown": shown, "hex_groups": hex_groups, "moment": _moment}
+    environment.globals |= {"t": _translate}
+    return environment
+
+
+@pass_context
+def _moment(context: Context, at: datetime) -> Markup:
+    there = at.astimezone(context["zone"])
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.isoformat(timespec="seconds"), there.strftime("%Y-%m-%d %H:%M %Z")
+    )
 
 
 def policy(*, connects: bool = False, sends_to: str | None = None) -> str:

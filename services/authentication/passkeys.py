@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared.contracts.approval import PasskeyAssertion
+from shared.contracts.approval import AddAuthenticator, PasskeyAssertion
 from shared.errors import Code, RakkanError
 
 _ASSERTION = ("credential_id", "client_data_json", "authenticator_data", "signature", "user_handle")
@@ -27,6 +27,20 @@ def assertion(form: Mapping[str, str]) -> PasskeyAssertion:
         return PasskeyAssertion.model_validate(fields)
     except ValidationError:
         raise RakkanError(Code.MALFORMED, "no assertion") from None
+
+
+def addition(form: Mapping[str, str], *, enrollment_id: str, label: str) -> AddAuthenticator:
+    fields = {
+        "enrollment_id": enrollment_id,
+        "label": label,
+        "client_data_json": field_bytes(form, "new_client_data_json"),
+        "attestation_object": field_bytes(form, "attestation_object"),
+        "approving": assertion(form) if form.get("signature") else None,
+    }
+    try:
+        return AddAuthenticator.model_validate(fields)
+    except ValidationError:
+        raise RakkanError(Code.MALFORMED, "no authenticator") from None
 
 
 def field_bytes(form: Mapping[str, str], name: str) -> bytes:

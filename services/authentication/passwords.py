@@ -6,6 +6,7 @@ It logs in and approves nothing: for that the SAM wants a passkey, whatever is k
 import base64
 import binascii
 import hmac
+import re
 import secrets
 import unicodedata
 from dataclasses import dataclass, field
@@ -100,6 +101,11 @@ def new_totp_secret() -> str:
 
 def totp_address(secret: str, *, user_id: str, service: str) -> str:
     return pyotp.TOTP(secret, interval=_STEP_S).provisioning_uri(name=user_id, issuer_name=service)
+
+
+def read_code(typed: str) -> str:
+    """The digits, also of a keyboard that writes them full-width, without what people put between them."""
+    return re.sub(r"[\s-]", "", normal(typed))
 
 
 def check_code(secret: str, code: str, *, last_step: int, unix_s: float) -> int:

@@ -34,9 +34,9 @@ class Bus(Protocol):
 
 def add_signer_pages(
     app: FastAPI,
+    requests: approving.Requests,
     *,
     store: Store,
-    requests: approving.Requests,
     bus: Bus,
     trust: Trust,
     settings: Settings,
