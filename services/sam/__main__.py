@@ -12,6 +12,9 @@ from cryptography import x509
 from services.sam.access import Access
 from services.sam.activating import Activator
 from services.sam.certificates import load_anchors
+from services.sam.evidence import RelyingParty
+from services.sam.handlers.approving import ApprovingHandlers
+from services.sam.handlers.authenticators import AuthenticatorHandlers
 from services.sam.handlers.ending import EndingHandlers
 from services.sam.handlers.enrolling import EnrollingHandlers
 from services.sam.handlers.reading import ReadingHandlers
@@ -22,7 +25,7 @@ from services.sam.settings import Settings
 from services.sam.store import Store
 from services.sam.sweeping import sweep
 from services.sam.token import SAMToken
-from shared.contracts import sam
+from shared.contracts import approval, sam
 from shared.hsm import Token
 from shared.messaging.bus import Handlers
 from shared.runtime import Room, run
@@ -75,8 +78,14 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
             _now,
         )
         ending = EndingHandlers(store, verifier, activator, room.bus, audit, room.sealing_key, settings.factors, _now)
+        rules = settings.webauthn
+        party = RelyingParty(rules.rp_id, rules.origins, allow_backed_up=rules.allow_backed_up)
+        approving = ApprovingHandlers(store, audit, party, rules, settings.authorizations, trust.epoch, _now)
+        authenticators = AuthenticatorHandlers(
+            store, audit, party, rules, room.sealing_key, trust.sealing_key("operator"), _now
+        )
         async with _sweeping(store):
-            yield _routes(signing, reading, enrolling, ending)
+            yield {**_routes(signing, reading, enrolling, ending), **_approval_routes(approving, authenticators)}
 
 
 def _routes(
@@ -101,6 +110,22 @@ def _routes(
         sam.DeleteCredential: ending.delete_credential,
         sam.EndCredential: ending.end_credential,
         sam.NoteCertificateStatus: ending.note_certificate_status,
+    }
+
+
+def _approval_routes(approving: ApprovingHandlers, authenticators: AuthenticatorHandlers) -> Handlers:
+    return {
+        approval.ListApprovable: approving.list_approvable,
+        approval.OpenContext: approving.open_context,
+        approval.ApproveContext: approving.approve_context,
+        approval.RefuseContext: approving.refuse_context,
+        approval.OpenLogin: authenticators.open_login,
+        approval.VerifyLogin: authenticators.verify_login,
+        approval.OpenEnrollment: authenticators.open_enrollment,
+        approval.AddAuthenticator: authenticators.add_authenticator,
+        approval.RemoveAuthenticator: authenticators.remove_authenticator,
+        approval.ReadOverview: authenticators.read_overview,
+        approval.IssueTicket: authenticators.issue_ticket,
     }
 
 

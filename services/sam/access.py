@@ -1,5 +1,6 @@
-"""Who asks: the access token, opened and checked by the SAM for itself."""
+"""Who asks, and by what right: tokens and SADs, opened and checked by the SAM for itself."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -7,18 +8,30 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc.jwk import KeySet
 
-from services.sam.rows import Credential
+from services.sam.rows import Credential, Signer
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, unseal
 from shared.tokens import AccessToken, read_token
 
-_SCOPE = "service"
+_SERVICE = "service"
+_CREDENTIAL = "credential"
+_EXPIRED = (Code.TOKEN_EXPIRED, Code.SAD_EXPIRED)
 
 
 class AccessStore(Protocol):
     async def check_token(self, token: AccessToken) -> None: ...
 
     async def credential(self, credential_id: str) -> Credential | None: ...
+
+    async def signer(self, signer_id: str) -> Signer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What points at an authorization: a SAD (its hash), or a token of authentication (the authorization's id)."""
+
+    sad_hash: bytes | None = None
+    authorization_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -29,20 +42,74 @@ class Access:
     sealing_key: X25519PrivateKey
     token_keys: KeySet
 
-    async def caller(self, sealed: bytes, *, message: str, subject: str, now: datetime) -> tuple[Secrets, AccessToken]:
-        """The secrets and the token in them; MALFORMED, TOKEN_INVALID, TOKEN_EXPIRED or SCOPE_REFUSED."""
+    async def caller(
+        self, sealed: bytes, *, message: str, subject: str, now: datetime, of_one_credential: bool = False
+    ) -> tuple[Secrets, AccessToken]:
+        """The secrets and the token in them; MALFORMED, TOKEN_INVALID, TOKEN_EXPIRED or SCOPE_REFUSED.
+
+        A token of scope `credential` is one authorization's, and good only where `of_one_credential` says so.
+        """
         secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
         if secrets.access_token is None:
             raise RakkanError(Code.TOKEN_INVALID, "no access token")
         token = read_token(secrets.access_token.get_secret_value(), self.token_keys, now=now)
-        if _SCOPE not in token.scope.split():
+        if not (token.scope == _CREDENTIAL and of_one_credential) and _SERVICE not in token.scope.split():
             raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
+        if token.scope == _CREDENTIAL:
+            _check_names_authorization(token)
         await self.store.check_token(token)
         return secrets, token
 
     async def credential(self, credential_id: str, token: AccessToken) -> Credential:
-        """The credential of the token's tenant. Another tenant's looks as if it did not exist."""
+        """The credential the token reaches: its tenant's, its signer's, the one it names. Others look unknown."""
         credential = await self.store.credential(credential_id)
         if credential is None or credential.tenant_id != token.tenant_id:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        if token.scope == _CREDENTIAL and token.credential_id != credential_id:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        if token.user_id is not None:
+            signer = await self.store.signer(credential.signer_id)
+            if signer.user_id != token.user_id:
+                raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         return credential
+
+    async def presented(self, secrets: Secrets, token: AccessToken, credential_id: str, *, now: datetime) -> Presented:
+        """What the caller presents for a signature; SAD_INVALID or SAD_EXPIRED.
+
+        The token itself (CSC v2), such a token in the place of the SAD (v1), or a SAD of `credentials/authorize`.
+        """
+        if token.scope == _CREDENTIAL:
+            if secrets.sad is not None:
+                raise RakkanError(Code.SAD_INVALID, "beside a token that stands for it")
+            return Presented(authorization_id=token.authorization_id)
+        text = secrets.sad.get_secret_value() if secrets.sad else ""
+        if not text:
+            raise RakkanError(Code.SAD_INVALID)
+        if "." not in text:
+            return Presented(sad_hash=hashlib.sha256(text.encode()).digest())
+        try:
+            sad = read_token(text, self.token_keys, now=now)
+            await self.store.check_token(sad)
+            _check_stands_for_sad(sad, token, credential_id)
+        except RakkanError as refusal:
+            code = Code.SAD_EXPIRED if refusal.code in _EXPIRED else Code.SAD_INVALID
+            raise RakkanError(code, refusal.detail) from None
+        return Presented(authorization_id=sad.authorization_id)
+
+
+def _check_names_authorization(token: AccessToken) -> None:
+    if not token.authorization_id or not token.credential_id:
+        raise RakkanError(Code.TOKEN_INVALID, "of scope credential, and names no authorization")
+
+
+def _check_stands_for_sad(sad: AccessToken, token: AccessToken, credential_id: str) -> None:
+    if sad.scope != _CREDENTIAL or sad.credential_id != credential_id:
+        raise RakkanError(Code.SAD_INVALID, "a token of another kind or credential")
+    _check_names_authorization(sad)
+    if (sad.client_id, sad.tenant_id) != (token.client_id, token.tenant_id):
+        raise RakkanError(Code.SAD_INVALID, "another client's")
+    if token.user_id is not None and sad.user_id != token.user_id:
+        raise RakkanError(Code.SAD_INVALID, "another user's")
+    # A bound token is worth nothing without a proof by its key, and a SAD brings none: only the token beside it did.
+    if sad.key_thumbprint not in (None, token.key_thumbprint):
+        raise RakkanError(Code.SAD_INVALID, "bound to another key")

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.sam.rows import Authorization, Credential, State
+from services.sam.rows import PASSKEY, Authorization, Credential, State
 from shared.algorithms import Hash, SignatureAlgorithm, check_algorithm, check_digest, check_key_allowed
 from shared.errors import Code, RakkanError
 
@@ -33,6 +33,18 @@ def check_usable(credential: Credential, *, now: datetime) -> None:
     check_key_allowed(credential.key_algorithm, credential.profile, now=now)
 
 
+def check_by_factors(credential: Credential) -> None:
+    """ASSURANCE_REFUSED when this credential is approved by passkey only: no PIN opens it (CSC 11.6)."""
+    if credential.assurance == PASSKEY:
+        raise RakkanError(Code.ASSURANCE_REFUSED, "its signer approves on the page of authentication")
+
+
+def check_by_approval(credential: Credential) -> None:
+    """ASSURANCE_REFUSED when this credential is not one that is approved by passkey."""
+    if credential.assurance != PASSKEY:
+        raise RakkanError(Code.ASSURANCE_REFUSED, f"the credential is {credential.assurance}")
+
+
 def check_wish(
     credential: Credential, *, signatures: int, digests: tuple[bytes, ...] | None, hash_: Hash | None
 ) -> None:
@@ -48,6 +60,19 @@ def check_wish(
     for digest in digests:
         if len(digest) not in ({hash_.digest_bytes} if hash_ else _DIGEST_BYTES):
             raise RakkanError(Code.DIGEST_LENGTH, f"{len(digest)} bytes for {hash_ or 'any hash'}")
+
+
+def listed(digests: tuple[bytes, ...], hash_: Hash | None) -> tuple[AuthorizedHash, ...]:
+    """One occurrence for each, in their order."""
+    return tuple(AuthorizedHash(index, digest, hash_, None) for index, digest in enumerate(digests))
+
+
+def set_hash(hashes: tuple[AuthorizedHash, ...]) -> bytes:
+    """What an authorization is sealed with of its hashes."""
+    state = hashlib.sha256()
+    for entry in hashes:
+        state.update(f"{entry.occurrence}|{entry.hash or ''}|{entry.digest.hex()}\n".encode())
+    return state.digest()
 
 
 def check_sad(

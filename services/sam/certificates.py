@@ -132,5 +132,11 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> No
         raise RakkanError(Code.CERTIFICATE_REFUSED, "issued by something that is no CA")
 
 
+def names_of(certificate: bytes) -> tuple[str, str]:
+    """Subject and issuer, as a person reads them (RFC 4514)."""
+    loaded = x509.load_der_x509_certificate(certificate)
+    return loaded.subject.rfc4514_string(), loaded.issuer.rfc4514_string()
+
+
 def load_anchors(pem: bytes) -> tuple[x509.Certificate, ...]:
     return tuple(x509.load_pem_x509_certificates(pem))

@@ -53,8 +53,8 @@ def charge_otp(signer: Signer) -> Signer:
 
 
 def check_pin(signer: Signer, verifier: bytes) -> None:
-    """PIN_INVALID unless this is the verifier of the signer's PIN."""
-    if not hmac.compare_digest(signer.pin_verifier, verifier):
+    """PIN_INVALID unless this is the verifier of the signer's PIN. Without a PIN nothing is."""
+    if not signer.pin_verifier or not hmac.compare_digest(signer.pin_verifier, verifier):
         raise RakkanError(Code.PIN_INVALID)
 
 

@@ -6,10 +6,11 @@ a row the SAM refuses to use (RECORD_DAMAGED); an operator has to look into it.
 
 import hmac
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -18,6 +19,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.errors import Code, RakkanError
+
+Assurance = Literal["SCAL1-pin", "SCAL2-passkey"]
+PASSKEY: Assurance = "SCAL2-passkey"
 
 _FORMAT = b"rakkan-row/1\0"
 _NONCE_BYTES = 12
@@ -60,6 +64,7 @@ class Signer:
 @dataclass(frozen=True, slots=True)
 class Credential:
     TABLE: ClassVar[str] = "credentials"
+    LATER: ClassVar[Mapping[str, str]] = {"assurance": "SCAL1-pin"}
 
     credential_id: str
     signer_id: str
@@ -83,17 +88,22 @@ class Credential:
     not_after: datetime | None
     version: int
     mac: bytes = b""
+    assurance: Assurance = "SCAL1-pin"
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a SAD stands for. `used` and `replaced` change; the database guards them and, once more, the SVG."""
+    """What a SAD or an approved context stands for.
+
+    `used` and `replaced` change; the database guards them and, once more, the SVG.
+    """
 
     TABLE: ClassVar[str] = "authorizations"
     UNSEALED: ClassVar[frozenset[str]] = frozenset({"used", "replaced"})
 
     authorization_id: str
-    sad_hash: bytes
+    sad_hash: bytes | None
+    """None when it was approved in a context: then a token of authentication names it, and no SAD leads to it."""
     request_id: str
     credential_id: str
     tenant_id: str
@@ -109,7 +119,102 @@ class Authorization:
     replaced: bool = False
 
 
-Row = TypeVar("Row", Signer, Credential, Authorization)
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """A context that was put before its signer, and how it was decided. `context` is the canonical encoding."""
+
+    TABLE: ClassVar[str] = "contexts"
+    UNSEALED: ClassVar[frozenset[str]] = frozenset({"outcome", "decided_at"})
+
+    context_id: str
+    signer_id: str
+    tenant_id: str
+    credential_id: str
+    client_id: str
+    client_name: str
+    context: bytes
+    opened_at: datetime
+    expires_at: datetime
+    mac: bytes = b""
+    outcome: str = "open"
+    decided_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """A passkey or a device key, and whose it is. `public_key` is a COSE key of a passkey, DER of a device key."""
+
+    TABLE: ClassVar[str] = "authenticators"
+
+    authenticator_id: str
+    signer_id: str
+    kind: Literal["passkey", "device"]
+    label: str
+    webauthn_id: bytes | None
+    public_key: bytes
+    sign_count: int
+    backup_eligible: bool
+    added_at: datetime
+    usable_from: datetime
+    removed_at: datetime | None
+    version: int
+    mac: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A challenge for a log-in or an enrollment. With a ticket's hash the enrollment needs no other approval."""
+
+    TABLE: ClassVar[str] = "challenges"
+    UNSEALED: ClassVar[frozenset[str]] = frozenset({"spent"})
+
+    challenge_id: str
+    purpose: Literal["login", "enrollment"]
+    challenge: bytes
+    signer_id: str | None
+    ticket_hash: bytes | None
+    expires_at: datetime
+    mac: bytes = b""
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A registration authority's statement. Only the hash of the ticket is kept."""
+
+    TABLE: ClassVar[str] = "tickets"
+    UNSEALED: ClassVar[frozenset[str]] = frozenset({"spent"})
+
+    ticket_hash: bytes
+    signer_id: str
+    expires_at: datetime
+    mac: bytes = b""
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a signer's authenticator said over a context, as it came. It can be verified again without this service."""
+
+    TABLE: ClassVar[str] = "evidence"
+
+    evidence_id: str
+    context_id: str
+    signer_id: str
+    authenticator_id: str
+    kind: Literal["passkey", "device"]
+    context: bytes
+    public_key: bytes
+    webauthn_id: bytes | None
+    client_data_json: bytes | None
+    authenticator_data: bytes | None
+    signature: bytes
+    user_handle: bytes | None
+    verified_at: datetime
+    mac: bytes = b""
+
+
+Row = TypeVar("Row", Signer, Credential, Authorization, ContextRow, Authenticator, Challenge, Ticket, Evidence)
 
 
 class RowSeal:
@@ -141,11 +246,13 @@ class RowSeal:
             raise RakkanError(Code.RECORD_DAMAGED, f"the secret of {subject} is not as the SAM wrote it") from None
 
     def _mac(self, row: Row) -> bytes:
+        # A field that came later is left out while it says what its absence said: rows sealed before it still hold,
+        # and since each value stands after its name, no other row has their encoding.
+        values = {field.name: getattr(row, field.name) for field in fields(row)}
         unsealed = getattr(row, "UNSEALED", frozenset()) | {"mac"}
+        unsealed |= {name for name, before in getattr(row, "LATER", {}).items() if values[name] == before}
         encoded = b"".join(
-            _prefixed(field.name.encode()) + _encode(getattr(row, field.name))
-            for field in fields(row)
-            if field.name not in unsealed
+            _prefixed(name.encode()) + _encode(value) for name, value in values.items() if name not in unsealed
         )
         return hmac.digest(self._mac_key, _FORMAT + _prefixed(row.TABLE.encode()) + encoded, "sha256")
 

@@ -18,6 +18,7 @@ from shared.messaging import operation, outbox
 log = structlog.get_logger()
 
 _EVERY_S = 5.0
+_KEPT_AFTER_EXPIRY = timedelta(hours=1)
 _STUCK_AFTER = timedelta(seconds=30)
 
 
@@ -27,6 +28,10 @@ class Store(Protocol):
     async def touch_stuck(self, connection: Connection, *, older: timedelta) -> list[tuple[str, State]]: ...
 
     async def forget_tokens(self, *, now: datetime) -> None: ...
+
+    async def forget_challenges(self, *, before: datetime) -> None: ...
+
+    async def forget_contexts(self, *, before: datetime) -> None: ...
 
 
 async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
@@ -38,6 +43,8 @@ async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
                     for credential_id, state in await store.touch_stuck(connection, older=_STUCK_AFTER):
                         await _repost(connection, credential_id, state)
                 await store.forget_tokens(now=now())
+                await store.forget_challenges(before=now() - _KEPT_AFTER_EXPIRY)
+                await store.forget_contexts(before=now() - _KEPT_AFTER_EXPIRY)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as trouble:
             log.warning("sweep failed", why=str(trouble))
         await asyncio.sleep(_EVERY_S)

@@ -176,7 +176,10 @@ async def test_a_stuck_step_is_taken_up_again(
     await enrollment.add_credential()
     administrator = await database.postgres.connect()
     await administrator.execute("delete from sam.outbox")
-    await administrator.execute("update sam.credentials set touched_at = now() - interval '1 hour'")
+    await administrator.execute(
+        "update sam.credentials set touched_at = now() - interval '1 hour' where credential_id = $1",
+        enrollment.credential_id,
+    )
     await administrator.close()
     monkeypatch.setattr(sweeping, "_EVERY_S", 60)
     task = asyncio.create_task(sweeping.sweep(enrollment.sam.store, now=enrollment.sam.clock.now))

@@ -13,13 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.sam.access import Access
 from services.sam.activating import Activator
+from services.sam.evidence import RelyingParty
+from services.sam.handlers.approving import ApprovingHandlers
+from services.sam.handlers.authenticators import AuthenticatorHandlers
 from services.sam.handlers.ending import EndingHandlers
 from services.sam.handlers.enrolling import EnrollingHandlers
 from services.sam.handlers.reading import ReadingHandlers
 from services.sam.handlers.signing import SigningHandlers
 from services.sam.handlers.verifying import FactorVerifier
 from services.sam.rows import Credential, RowSeal, State
-from services.sam.settings import Authorizations, Factors
+from services.sam.settings import Authorizations, Factors, WebAuthn
 from services.sam.store import Store
 from services.sam.token import SAMToken
 from shared.activation import Activation, read_activation
@@ -35,6 +38,8 @@ from shared.trust import Purpose, SigningKey, Trust, key_id_of
 
 PIN = "739154"
 EPOCH = 1
+RP_ID = "sign.example.com"
+ORIGIN = f"https://{RP_ID}"
 
 
 def new_signing_key() -> SigningKey:
@@ -177,6 +182,13 @@ class SAMUnderTest:
             self.keys["sam"],
             self.factors,
             now,
+        )
+
+        self.rules = WebAuthn(rp_id=RP_ID, origins=(ORIGIN,))
+        self.party = RelyingParty(RP_ID, (ORIGIN,), allow_backed_up=True)
+        self.approving = ApprovingHandlers(self.store, audit, self.party, self.rules, limits, EPOCH, now)
+        self.authenticators = AuthenticatorHandlers(
+            self.store, audit, self.party, self.rules, self.keys["sam"], self.keys["operator"].public_key(), now
         )
 
     def access_token(self, *, tenant: str = "acme", client: str = "partner", **changes: object) -> str:

@@ -29,7 +29,12 @@ BANNED_IMPORTS = {
     "oscrypto": "cryptography",
 }
 BANNED_ATTRIBUTES = {"default_exchange": "the listener's own exchange: nobody may write to the default one"}
-ONLY_IN = {"aio_pika": ("shared/messaging",), "aiormq": ("shared/messaging",), "pkcs11": ("shared/hsm",)}
+ONLY_IN = {
+    "aio_pika": ("shared/messaging",),
+    "aiormq": ("shared/messaging",),
+    "pkcs11": ("shared/hsm",),
+    "webauthn": ("services/sam/evidence",),
+}
 
 
 def name(path: Path) -> str:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from services.sam import certificates, factors
 from services.sam.activating import Activator
-from services.sam.rows import Credential, RowSeal, Signer, State
+from services.sam.rows import PASSKEY, Credential, RowSeal, Signer, State
 from services.sam.settings import Factors
 from shared.algorithms import check_key_allowed
 from shared.audit import AuditWriter
@@ -82,10 +82,11 @@ class EnrollingHandlers:
     now: Callable[[], datetime]
 
     async def add_signer(self, request: AddSigner) -> SignerAdded:
-        """Enrol a signer; what is kept of the PIN is useless without the HSM."""
+        """Enrol a signer; what is kept of the PIN is useless without the HSM. Without a PIN only passkeys approve."""
         given = unseal(request.secrets, key=self.sealing_key, message=request.TYPE, subject=request.user_id)
-        pin = given.pin.get_secret_value() if given.pin else ""
-        factors.check_new_pin(pin)
+        pin = given.pin.get_secret_value() if given.pin is not None else None
+        if pin is not None:
+            factors.check_new_pin(pin)
         signer_id = random.token_hex(8)
         salt = os.urandom(factors.SALT_BYTES)
         totp_secret = pyotp.random_base32() if request.with_totp else None
@@ -97,7 +98,7 @@ class EnrollingHandlers:
             organization=request.organization,
             country=request.country,
             pin_salt=salt,
-            pin_verifier=await self.pins.verifier(signer_id, pin, salt),
+            pin_verifier=await self.pins.verifier(signer_id, pin, salt) if pin is not None else b"",
             pin_tries_left=self.limits.pin_tries,
             totp_secret=self.seal.conceal(totp_secret.encode(), subject=signer_id) if totp_secret else None,
             otp_tries_left=self.limits.otp_tries,
@@ -118,8 +119,7 @@ class EnrollingHandlers:
         signer = await self.store.signer_of_user(request.tenant_id, request.user_id)
         if request.authority not in self.anchors:
             raise RakkanError(Code.AUTHORITY_UNKNOWN, f"known are {', '.join(sorted(self.anchors))}")
-        if request.otp_required and signer.totp_secret is None:
-            raise RakkanError(Code.FACTOR_UNKNOWN, "the signer has no TOTP; enrol with it first")
+        _check_factors(request, signer)
         check_key_allowed(request.key_algorithm, request.profile, now=self.now())
         key_id = random.token_hex(16)
         wanted = Credential(
@@ -131,7 +131,8 @@ class EnrollingHandlers:
             profile=request.profile,
             authority=request.authority,
             otp_required=request.otp_required,
-            hashes_required=request.hashes_required,
+            # What is approved by passkey is a list of hashes.
+            hashes_required=request.hashes_required or request.assurance == PASSKEY,
             signatures_max=request.signatures_max,
             state=State.REQUESTED,
             reason=None,
@@ -143,6 +144,7 @@ class EnrollingHandlers:
             certificate_status="none",
             not_after=None,
             version=1,
+            assurance=request.assurance,
         )
         async with self.store.transaction() as connection:
             if not await self.store.add_credential(connection, wanted):
@@ -277,8 +279,22 @@ def _subject(credential: Credential) -> dict[str, str]:
     }
 
 
+def _check_factors(request: AddCredential, signer: Signer) -> None:
+    if request.assurance == PASSKEY:
+        if request.otp_required:
+            raise RakkanError(Code.FACTOR_UNKNOWN, "a credential that is approved by passkey asks for no OTP")
+        return
+    if not signer.pin_verifier:
+        raise RakkanError(Code.FACTOR_UNKNOWN, "the signer has no PIN; set one first")
+    if request.otp_required and signer.totp_secret is None:
+        raise RakkanError(Code.FACTOR_UNKNOWN, "the signer has no TOTP; enrol with it first")
+
+
 def _check_same(existing: Credential | None, wanted: Credential) -> None:
     """Asked again is fine; the same id for something else is not."""
-    same = ("signer_id", "description", "key_algorithm", "profile", "authority", "otp_required", "hashes_required")
+    same = (
+        *("signer_id", "description", "key_algorithm", "profile", "authority"),
+        *("assurance", "otp_required", "hashes_required"),
+    )
     if existing is None or any(getattr(existing, name) != getattr(wanted, name) for name in same):
         raise RakkanError(Code.CONFLICT, f"there is another credential {wanted.credential_id}")

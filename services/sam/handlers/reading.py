@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from services.sam.access import Access
 from services.sam.authorizations import check_usable
-from services.sam.rows import Credential, Signer, State
+from services.sam.rows import PASSKEY, Credential, Signer, State
 from shared.algorithms import sign_algorithm_oids
 from shared.contracts.sam import (
     CredentialDescribed,
@@ -42,13 +42,19 @@ class ReadingHandlers:
     now: Callable[[], datetime]
 
     async def list_credentials(self, request: ListCredentials) -> CredentialPage:
-        """One page of a signer's credentials; the last id of a page is the token of the next."""
+        """One page of a signer's credentials; the last id of a page is the token of the next.
+
+        A signer's own token names her, and nobody else may be named beside it (CSC 11.4).
+        """
         now = self.now()
         _, token = await self.access.caller(request.secrets, message=request.TYPE, subject="", now=now)
-        if not request.user_id:
+        if token.user_id is not None and request.user_id is not None:
+            raise RakkanError(Code.FORBIDDEN, "the token names its user")
+        user_id = token.user_id or request.user_id
+        if not user_id:
             raise RakkanError(Code.USER_ID_REQUIRED)
         try:
-            signer = await self.store.signer_of_user(token.tenant_id, request.user_id)
+            signer = await self.store.signer_of_user(token.tenant_id, user_id)
         except RakkanError as refusal:
             raise RakkanError(Code.USER_ID_UNKNOWN) if refusal.code is Code.NOT_FOUND else refusal from None
         after = request.page_token or ""
@@ -64,7 +70,7 @@ class ReadingHandlers:
     async def describe_credential(self, request: DescribeCredential) -> CredentialDescribed:
         now = self.now()
         _, token = await self.access.caller(
-            request.secrets, message=request.TYPE, subject=request.credential_id, now=now
+            request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
         )
         credential = await self.access.credential(request.credential_id, token)
         if credential.state not in _SHOWN:
@@ -119,7 +125,8 @@ def facts_of(credential: Credential, *, now: datetime) -> CredentialFacts:
         sign_algorithms=sign_algorithm_oids(credential.key_algorithm),
         certificates=credential.chain,
         certificate_status=_status(credential, now=now),
-        pin_required=True,
+        assurance=credential.assurance,
+        pin_required=credential.assurance != PASSKEY,
         otp_required=credential.otp_required,
         scal="2" if credential.hashes_required else "1",
         signatures_max=credential.signatures_max,

@@ -12,10 +12,10 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from services.sam import authorizations
-from services.sam.access import Access
+from services.sam.access import Access, Presented
 from services.sam.activating import Activator
 from services.sam.authorizations import AuthorizedHash
-from services.sam.rows import Authorization, Credential, Signer
+from services.sam.rows import PASSKEY, Authorization, Credential, Signer
 from services.sam.settings import Authorizations
 from services.sam.store import Bound
 from shared.algorithms import Hash, SignatureAlgorithm
@@ -35,9 +35,11 @@ class Store(Protocol):
 
     async def signer(self, signer_id: str) -> Signer: ...
 
-    async def authorization(self, sad_hash: bytes) -> Authorization | None: ...
-
     async def locked_authorization(self, connection: Connection, sad_hash: bytes) -> Authorization | None: ...
+
+    async def locked_authorization_of_token(
+        self, connection: Connection, authorization_id: str
+    ) -> Authorization | None: ...
 
     async def hashes(self, connection: Connection, authorization_id: str) -> tuple[AuthorizedHash, ...]: ...
 
@@ -82,9 +84,9 @@ class SigningHandlers:
         _, token = await self._caller(request, request.secrets, request.credential_id)
         credential = await self.access.credential(request.credential_id, token)
         signer = await self.store.signer(credential.signer_id)
-        known = ("PIN", "OTP") if credential.otp_required else ("PIN",)
+        known = _factors(credential)
         if request.factor not in known:
-            raise RakkanError(Code.FACTOR_UNKNOWN, f"the credential has {', '.join(known)}")
+            raise RakkanError(Code.FACTOR_UNKNOWN, f"the credential has {', '.join(known) or 'none'}")
         if request.factor == "PIN" and signer.pin_tries_left == 0:
             raise RakkanError(Code.PIN_LOCKED)
         if request.factor == "OTP" and signer.otp_tries_left == 0:
@@ -96,12 +98,13 @@ class SigningHandlers:
         now = self.now()
         secrets, token = await self._caller(request, request.secrets, request.credential_id)
         credential = await self.access.credential(request.credential_id, token)
+        authorizations.check_by_factors(credential)
         authorizations.check_usable(credential, now=now)
         authorizations.check_wish(
             credential, signatures=request.signatures, digests=request.digests, hash_=request.hash
         )
         factors = await self.verifier.verify(credential.signer_id, secrets, otp_required=credential.otp_required)
-        hashes = _listed(request.digests or (), request.hash)
+        hashes = authorizations.listed(request.digests or (), request.hash)
         bound = self._bound(
             credential, token, request.signatures, hashes, is_bound=request.digests is not None, began_at=now, now=now
         )
@@ -116,6 +119,7 @@ class SigningHandlers:
         now = self.now()
         secrets, token = await self._caller(request, request.secrets, request.credential_id)
         credential = await self.access.credential(request.credential_id, token)
+        authorizations.check_by_factors(credential)
         authorizations.check_usable(credential, now=now)
         async with self.store.transaction() as connection:
             current = authorizations.check_sad(
@@ -148,15 +152,18 @@ class SigningHandlers:
     async def sign_hash(self, request: SignHash) -> Signed:
         """Spend the authorization, write down the activation, and only then let the key be used."""
         now = self.now()
-        secrets, token = await self._caller(request, request.secrets, request.credential_id)
+        secrets, token = await self.access.caller(
+            request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
+        )
         credential = await self.access.credential(request.credential_id, token)
+        presented = await self.access.presented(secrets, token, request.credential_id, now=now)
         authorizations.check_usable(credential, now=now)
         algorithm = SignatureAlgorithm(request.scheme, request.hash, request.salt_bytes)
         authorizations.check_request(credential, algorithm, request.digests)
         signer = await self.store.signer(credential.signer_id)
         async with self.store.transaction() as connection:
             authorization = authorizations.check_sad(
-                await self.store.locked_authorization(connection, _sad_hash(secrets)),
+                await self._authorization(connection, presented),
                 credential_id=request.credential_id,
                 client_id=token.client_id,
                 epoch=self.epoch,
@@ -209,20 +216,25 @@ class SigningHandlers:
                 "operation_id": operation_id,
             },
             digest_set_hash=digest_set_hash(digests),
-            sad_hash=authorization.sad_hash.hex(),
+            sad_hash=_hex(authorization.sad_hash),
             token_hash=hashlib.sha256(activation).hexdigest(),
         )
         return activation
 
+    async def _authorization(self, connection: Connection, presented: Presented) -> Authorization | None:
+        if presented.authorization_id is not None:
+            return await self.store.locked_authorization_of_token(connection, presented.authorization_id)
+        return await self.store.locked_authorization(connection, presented.sad_hash or b"")
+
     async def _hashes(self, connection: Connection, authorization: Authorization) -> tuple[AuthorizedHash, ...]:
         """The authorized hashes, RECORD_DAMAGED unless they are those the authorization was sealed with."""
         listed = await self.store.hashes(connection, authorization.authorization_id)
-        if _set_hash(listed) != authorization.digest_set_hash:
+        if authorizations.set_hash(listed) != authorization.digest_set_hash:
             raise RakkanError(Code.RECORD_DAMAGED, "the authorized hashes are not as the SAM wrote them")
         return listed
 
     async def _caller(
-        self, request: Request[Authorized] | Request[Signed] | Request[Done], sealed: bytes, credential_id: str
+        self, request: Request[Authorized] | Request[Done], sealed: bytes, credential_id: str
     ) -> tuple[Secrets, AccessToken]:
         return await self.access.caller(sealed, message=request.TYPE, subject=credential_id, now=self.now())
 
@@ -240,14 +252,14 @@ class SigningHandlers:
         last = began_at + timedelta(seconds=self.limits.extended_lifetime_max_s)
         authorization = Authorization(
             authorization_id=random.token_hex(16),
-            sad_hash=b"",
+            sad_hash=None,
             request_id=operation.current().message_id or random.token_hex(16),
             credential_id=credential.credential_id,
             tenant_id=credential.tenant_id,
             client_id=token.client_id,
             signatures=signatures,
             bound=is_bound,
-            digest_set_hash=_set_hash(hashes),
+            digest_set_hash=authorizations.set_hash(hashes),
             epoch=self.epoch,
             began_at=began_at,
             expires_at=min(now + timedelta(seconds=self.limits.lifetime_s), last),
@@ -272,7 +284,7 @@ class SigningHandlers:
                 "authorization_id": authorization.authorization_id,
             },
             digest_set_hash=authorization.digest_set_hash.hex(),
-            sad_hash=authorization.sad_hash.hex(),
+            sad_hash=_hex(authorization.sad_hash),
             policy_id=policy,
         )
 
@@ -290,8 +302,14 @@ def _with_sad(bound: Bound) -> tuple[str, Bound]:
     return sad, replace(bound, authorization=replace(bound.authorization, sad_hash=sad_hash))
 
 
-def _listed(digests: tuple[bytes, ...], hash_: Hash | None) -> tuple[AuthorizedHash, ...]:
-    return tuple(AuthorizedHash(index, digest, hash_, None) for index, digest in enumerate(digests))
+def _factors(credential: Credential) -> tuple[str, ...]:
+    if credential.assurance == PASSKEY:
+        return ()
+    return ("PIN", "OTP") if credential.otp_required else ("PIN",)
+
+
+def _hex(value: bytes | None) -> str | None:
+    return value.hex() if value is not None else None
 
 
 def _carried(
@@ -312,10 +330,3 @@ def _carried(
         raise RakkanError(Code.TOO_MANY_SIGNATURES, f"{left} signatures are left")
     entries = [(entry.digest, entry.hash) for entry in unspent] + [(digest, hash_) for digest in new]
     return tuple(AuthorizedHash(index, digest, kind, None) for index, (digest, kind) in enumerate(entries))
-
-
-def _set_hash(hashes: tuple[AuthorizedHash, ...]) -> bytes:
-    state = hashlib.sha256()
-    for entry in hashes:
-        state.update(f"{entry.occurrence}|{entry.hash or ''}|{entry.digest.hex()}\n".encode())
-    return state.digest()

@@ -1,0 +1,102 @@
+"""SQL of credentials."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+
+from services.sam.rows import Credential, State
+from services.sam.store.base import StoreBase, changed_one, columns, places, values
+from shared.algorithms import KeyAlgorithm, Profile
+from shared.database import Connection
+from shared.errors import Code, RakkanError
+
+_CREDENTIAL = columns(Credential)
+_CREDENTIAL_BY_ID = f"select {_CREDENTIAL} from credentials where credential_id = $1"
+_CREDENTIAL_BY_ORDER = f"select {_CREDENTIAL} from credentials where order_id = $1"
+_CREDENTIALS_OF = f"""
+    select {_CREDENTIAL} from credentials where signer_id = $1 and credential_id > $2 order by credential_id limit $3
+"""
+_CREDENTIALS = f"""
+    select {_CREDENTIAL} from credentials where $1::text is null or tenant_id = $1 order by tenant_id, credential_id
+"""
+_ADD_CREDENTIAL = f"""
+    insert into credentials ({_CREDENTIAL})
+    values ({places(Credential)})
+    on conflict (credential_id) do nothing
+"""
+_CHANGE_CREDENTIAL = """
+    update credentials set state = $3, reason = $4, share = $5, public_key = $6, order_id = $7, chain = $8,
+        certificate_status = $9, not_after = $10, version = version + 1, mac = $11, touched_at = now()
+    where credential_id = $1 and version = $2
+"""
+_STUCK = """
+    update credentials set touched_at = now()
+    where credential_id in (
+        select credential_id from credentials
+        where state in ('requested', 'generated', 'ended') and touched_at < now() - $1::interval
+        limit 100 for update skip locked
+    )
+    returning credential_id, state
+"""
+
+
+class CredentialStore(StoreBase):
+    async def credential(self, credential_id: str, connection: "Connection | None" = None) -> Credential | None:
+        row = await (connection or self._pool).fetchrow(_CREDENTIAL_BY_ID, credential_id)
+        return self._credential(row) if row else None
+
+    async def locked_credential(self, connection: Connection, credential_id: str) -> Credential:
+        row = await connection.fetchrow(f"{_CREDENTIAL_BY_ID} for update", credential_id)
+        if row is None:
+            raise RakkanError(Code.NOT_FOUND, f"no credential {credential_id}")
+        return self._credential(row)
+
+    async def locked_credential_of_order(self, connection: Connection, order_id: str) -> Credential:
+        row = await connection.fetchrow(f"{_CREDENTIAL_BY_ORDER} for update", order_id)
+        if row is None:
+            raise RakkanError(Code.NOT_FOUND, f"no credential with order {order_id}")
+        return self._credential(row)
+
+    async def credentials_of(self, signer_id: str, *, after: str, limit: int) -> list[Credential]:
+        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS_OF, signer_id, after, limit)]
+
+    async def credentials(self, tenant_id: str | None) -> list[Credential]:
+        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS, tenant_id)]
+
+    async def add_credential(self, connection: Connection, credential: Credential) -> bool:
+        """False when there is one of this name already."""
+        sealed = self._seal.seal(credential)
+        return await connection.execute(_ADD_CREDENTIAL, *values(sealed)) != "INSERT 0 0"
+
+    async def change_credential(self, connection: Connection, credential: Credential) -> Credential:
+        """Write the row that was read with this version; OVERLOADED when somebody else was faster."""
+        sealed = self._seal.seal(replace(credential, version=credential.version + 1))
+        changed = await connection.execute(
+            _CHANGE_CREDENTIAL,
+            credential.credential_id,
+            credential.version,
+            credential.state.value,
+            credential.reason,
+            credential.share,
+            credential.public_key,
+            credential.order_id,
+            list(credential.chain),
+            credential.certificate_status,
+            credential.not_after,
+            sealed.mac,
+        )
+        changed_one(changed)
+        return sealed
+
+    async def touch_stuck(self, connection: Connection, *, older: timedelta) -> list[tuple[str, State]]:
+        """Credentials whose next step has not come for so long, taken so that nobody else takes them now."""
+        return [(row["credential_id"], State(row["state"])) for row in await connection.fetch(_STUCK, older)]
+
+    def _credential(self, row: asyncpg.Record) -> Credential:
+        values = dict(row)
+        values["key_algorithm"] = KeyAlgorithm(values["key_algorithm"])
+        values["profile"] = Profile(values["profile"])
+        values["state"] = State(values["state"])
+        values["chain"] = tuple(values["chain"])
+        return self._seal.check(Credential(**values))
