@@ -29,6 +29,17 @@ pytestmark = pytest.mark.skipif(bool(missing_for_approvals()), reason=f"needs {'
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "approve.py"
 
 
+LOADED = """() => performance.getEntries()
+    .filter(entry => ["navigation", "resource"].includes(entry.entryType))
+    .map(entry => ({name: entry.name, bytes: entry.encodedBodySize}))"""
+SHIFTED = """() => new Promise(done => {
+    let shifted = 0;
+    new PerformanceObserver(list => list.getEntries().forEach(entry => { shifted += entry.value; }))
+        .observe({type: "layout-shift", buffered: true});
+    setTimeout(() => done(shifted), 500);
+})"""
+
+
 @pytest.fixture(scope="session")
 async def there(suite: Stack) -> AsyncIterator[Scene]:
     async with scene(suite) as there:
@@ -66,6 +77,19 @@ async def test_the_page_shows_what_will_be_signed_in_both_languages(there: Scene
         text = await page.locator("main").inner_text()
         for shown in ("Document 1", "Demo program", "Hanako Yamada"):
             assert shown in text
+    await there.signer.refuse()
+    await there.came()
+
+
+async def test_the_page_weighs_little_loads_nothing_from_elsewhere_and_does_not_move(there: Scene) -> None:
+    asked = await there.asked(digest("a contract"))
+    await there.signer.open(asked.url)
+    page = there.signer.page
+    await page.reload()
+    loaded = await page.evaluate(LOADED)
+    assert sum(entry["bytes"] for entry in loaded) < 60_000, loaded
+    assert all(entry["name"].startswith(there.client.issuer + "/") for entry in loaded), loaded
+    assert await page.evaluate(SHIFTED) == 0
     await there.signer.refuse()
     await there.came()
 
