@@ -40,7 +40,7 @@ SHIFTED = """() => new Promise(done => {
 })"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def there(suite: Stack) -> AsyncIterator[Scene]:
     async with scene(suite) as there:
         yield there
