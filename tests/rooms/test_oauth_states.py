@@ -72,9 +72,9 @@ class Flows(RuleBasedStateMachine):
             requests = self.world.oauth.requests
             request = await requests.open(request_id, session_id=session)
             if not yes:
-                return await requests.denied(request_id, session_id=session)
+                return str(await requests.denied(request_id, session_id=session))
             credential = request.scope == "credential"
-            return await requests.granted(
+            location: str = await requests.granted(
                 request_id,
                 session_id=session,
                 tenant_id="acme",
@@ -82,6 +82,7 @@ class Flows(RuleBasedStateMachine):
                 authorization_id="a-1" if credential else None,
                 credential_id="c-1" if credential else None,
             )
+            return location
 
     @rule(
         target=refreshes,
