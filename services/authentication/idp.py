@@ -83,7 +83,6 @@ class IdentityProvider:
         store: Store,
         bus: Bus,
         now: Callable[[], datetime],
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
         self._issuer = issuer
@@ -91,7 +90,6 @@ class IdentityProvider:
         self._store = store
         self._bus = bus
         self._now = now
-        self._transport = transport
         self._discovered: Discovered | None = None
 
     async def start(self, visit: Visit) -> Response:
@@ -208,7 +206,7 @@ class IdentityProvider:
     async def _fetch(self, method: str, address: str, **more: Any) -> dict[str, Any]:
         """A JSON object of the provider's. FORBIDDEN when it refuses, UNAVAILABLE when it is away or talks nonsense."""
         try:
-            async with _client(self._transport) as client, client.stream(method, address, **more) as response:
+            async with _client() as client, client.stream(method, address, **more) as response:
                 body = b""
                 async for part in response.aiter_bytes():
                     body += part
@@ -259,8 +257,6 @@ def _address(value: Any) -> str:
 
 
 @asynccontextmanager
-async def _client(transport: httpx.AsyncBaseTransport | None) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        transport=transport, timeout=httpx.Timeout(5.0), follow_redirects=False, trust_env=False
-    ) as client:
+async def _client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(5.0), follow_redirects=False, trust_env=False) as client:
         yield client

@@ -63,7 +63,7 @@
   };
 
   const say = (form, words) => {
-    const line = form.querySelector("[role=alert]");
+    const line = form.querySelector("[role=alert]") || document.querySelector("[role=alert]");
     line.textContent = words;
   };
 
