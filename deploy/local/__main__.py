@@ -16,7 +16,7 @@ from deploy.local.stack import Stack
 HELP = """\
 Rakkan: a remote signing service. Signing keys stay in an HSM; partners sign through the CSC API.
 
-  ./rakkan demo            starts everything and signs a real PDF: the first thing to try
+  ./rakkan demo            starts everything, signs a real PDF, has another approved: the first thing to try
   ./rakkan up              starts everything and leaves it running; safe to repeat
   ./rakkan down            stops everything; the data stays in .run
   ./rakkan status          what runs, where, and whether it is ready
