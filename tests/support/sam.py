@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -77,6 +78,7 @@ class FakeSVG:
     trust: Trust
     sealing_key: X25519PrivateKey
     public_key: bytes
+    now: Callable[[], datetime]
     recorded: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     activations: list[Activation] = field(default_factory=list)
     failure: RakkanError | None = None
@@ -103,7 +105,7 @@ class FakeSVG:
                 raise RakkanError(Code.FORBIDDEN, request.TYPE)
 
     def _read(self, token: bytes) -> Activation:
-        activation = read_activation(token, self.trust, now=datetime.now(UTC))
+        activation = read_activation(token, self.trust, now=self.now())
         self.activations.append(activation)
         return activation
 
@@ -141,7 +143,7 @@ class SAMUnderTest:
         )
         self.seal = RowSeal(row_key)
         self.store = Store(pool, self.seal)
-        self.svg = FakeSVG(self.trust, self.keys["svg"], public_key)
+        self.svg = FakeSVG(self.trust, self.keys["svg"], public_key, self.clock.now)
         self.factors, limits = Factors(), Authorizations(waiting_max_per_credential=20)
         now = self.clock.now
         access = Access(self.store, self.keys["sam"], verifying_keys(self.trust))
