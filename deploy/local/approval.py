@@ -35,7 +35,8 @@ class Asked:
     url: str
     state: str
     verifier: str
-    details: str
+    details: str | None
+    """The authorization_details, which the token request repeats (CSC 2.0)."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,6 @@ class ApprovalClient:
 
     def ask(self, credential_id: str, documents: Sequence[tuple[str, str]], *, lang: str = "en") -> Asked:
         """Push what is to be approved: each document's label and its SHA-256 in base64."""
-        state, verifier = secrets.token_urlsafe(16), secrets.token_urlsafe(48)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         detail = {
             "type": _TYPE,
             "credentialID": credential_id,
@@ -65,7 +64,15 @@ class ApprovalClient:
             "documentDigests": [{"label": label, "hash": digest} for label, digest in documents],
             "hashAlgorithmOID": _SHA256,
         }
-        details = json.dumps([detail])
+        return self._push({"authorization_details": json.dumps([detail])}, lang)
+
+    def ask_for_the_service(self, *, lang: str = "en") -> Asked:
+        """To use the service for whoever logs in: `credentials/list` then shows that signer's own."""
+        return self._push({"scope": "service"}, lang)
+
+    def _push(self, what: dict[str, str], lang: str) -> Asked:
+        state, verifier = secrets.token_urlsafe(16), secrets.token_urlsafe(48)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         form = {
             "response_type": "code",
             "client_id": self.client.client_id,
@@ -73,12 +80,11 @@ class ApprovalClient:
             "state": state,
             "code_challenge": challenge,
             "code_challenge_method": "S256",
-            "authorization_details": details,
             "lang": lang,
-        }
+        } | what
         pushed = self._post("pushed_authorize", form)
         query = urllib.parse.urlencode({"client_id": self.client.client_id, "request_uri": pushed["request_uri"]})
-        return Asked(f"{self.issuer}/oauth2/authorize?{query}", state, verifier, details)
+        return Asked(f"{self.issuer}/oauth2/authorize?{query}", state, verifier, what.get("authorization_details"))
 
     def redeem(self, asked: Asked, came_back: str) -> Approved:
         """Change the code in the address the browser came back to for the token."""
@@ -93,8 +99,7 @@ class ApprovalClient:
             "client_id": self.client.client_id,
             "redirect_uri": self.redirect_uri,
             "code_verifier": asked.verifier,
-            "authorization_details": asked.details,
-        }
+        } | ({"authorization_details": asked.details} if asked.details else {})
         answered = self._post("token", form)
         return Approved(answered["access_token"], answered["expires_in"])
 

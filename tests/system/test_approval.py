@@ -110,6 +110,20 @@ async def test_v1_takes_the_token_as_sad(there: Scene) -> None:
     assert answer.status_code == 200, answer.text
 
 
+async def test_a_signer_who_consents_gives_a_token_that_lists_her_own_credentials(there: Scene) -> None:
+    asked = await asyncio.to_thread(there.client.ask_for_the_service)
+    await there.signer.open(asked.url)
+    await there.signer.consent()
+    token = (await asyncio.to_thread(there.client.redeem, asked, await there.came())).token
+    listed = await there.call("v2/credentials/list", {"credentialInfo": True, "authInfo": True}, token)
+    modes = {found["credentialID"]: found["auth"]["mode"] for found in listed.json()["credentialInfos"]}
+    assert modes == {CREDENTIAL: "explicit", APPROVED_CREDENTIAL: "oauth2code"}
+    refused = await there.call("v2/credentials/list", {"userID": "hanako"}, token)
+    assert refusal(refused) == (400, "invalid_request", "userID parameter MUST be null")
+    answer = await there.sign(token, [digest("no approval")])
+    assert refusal(answer)[2] == "Missing (or invalid type) string parameter SAD"
+
+
 async def test_the_example_of_the_partners_page_runs(there: Scene, tmp_path: Path) -> None:
     file = tmp_path / "contract.pdf"
     file.write_bytes(b"a contract")
