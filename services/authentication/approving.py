@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import structlog
 from starlette.responses import Response
 
 from services.authentication import passkeys
 from services.authentication.login import login_address
 from services.authentication.requests import AuthorizationRequest
-from services.authentication.visits import Visit
+from services.authentication.visits import REFUSALS, Visit
 from shared.contracts.approval import (
     ApprovableCredential,
     ApproveContext,
@@ -26,6 +27,18 @@ from shared.contracts.approval import (
 from shared.contracts.base import R, Request
 from shared.errors import Code, RakkanError
 
+log = structlog.get_logger()
+
+_UNUSABLE = (
+    Code.MALFORMED,
+    Code.AUTHENTICATOR_REQUIRED,
+    Code.CREDENTIAL_UNKNOWN,
+    Code.CREDENTIAL_DISABLED,
+    Code.CERTIFICATE_EXPIRED,
+    Code.TOO_MANY_SIGNATURES,
+    Code.HASHES_REQUIRED,
+    Code.DIGEST_LENGTH,
+)
 _OVER = (Code.CONTEXT_EXPIRED, Code.CONTEXT_SPENT, Code.CONTEXT_UNKNOWN)
 
 
@@ -82,6 +95,17 @@ class Approving:
             return visit.message("for_another", status=403, logout=_path(request))
         if request.scope == "service":
             return visit.page("consent.html", request=request, **self._facts(request))
+        try:
+            return await self._show_approval(visit, request)
+        except RakkanError as error:
+            # The SAM will not have it shown. The signer can still say no, which takes the client's browser back.
+            if error.code not in _UNUSABLE:
+                raise
+            log.info("approval not shown", client=request.client_id, code=error.code, detail=error.detail)
+            status, name = REFUSALS[Code.HASHES_REQUIRED if error.code is Code.MALFORMED else error.code]
+            return visit.message(name, status=status, refuse=request, sends_to=request.redirect_uri)
+
+    async def _show_approval(self, visit: Visit, request: AuthorizationRequest) -> Response:
         credential_id = request.credential_id or await self._chosen(visit, request)
         if isinstance(credential_id, tuple):
             return visit.page("choose.html", request=request, credentials=credential_id, **self._facts(request))

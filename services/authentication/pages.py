@@ -32,10 +32,11 @@ _HEX_IN_A_GROUP = 8
 
 
 class Pages:
-    def __init__(self, *, service: str, time_zone: str) -> None:
+    def __init__(self, *, service: str, time_zone: str, rp_id: str | None) -> None:
         self._static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
         self._everywhere = {
             "service": service,
+            "rp_id": rp_id,
             "zone": ZoneInfo(time_zone),
             "texts": words.load(),
             "languages": words.LANGUAGES,

@@ -52,7 +52,7 @@ def field_bytes(form: Mapping[str, str], name: str) -> bytes:
 
 
 def asking(challenge: bytes, *, allow: Iterable[bytes] = ()) -> dict[str, Any]:
-    """What `navigator.credentials.get` is called with. The relying party is this host: the browser says so."""
+    """What `navigator.credentials.get` is called with."""
     return {"challenge": _text(challenge), "allow": [_text(key) for key in allow]}
 
 

@@ -87,6 +87,8 @@ class Settings(RoomSettings):
     """What the pages call this service."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """Of the times that signers are shown, such as Asia/Tokyo."""
+    rp_id: str | None = None
+    """The SAM's `RAKKAN_WEBAUTHN__RP_ID`, where that is a domain above the issuer's host. Otherwise leave it out."""
     session_idle_s: int = Field(default=900, ge=60, le=86_400)
     """After how long without a request a browser is logged out."""
     session_lifetime_s: int = Field(default=28_800, ge=60, le=86_400)

@@ -43,7 +43,7 @@ def add_signer_pages(
     now: Callable[[], datetime],
 ) -> None:
     """Log-in, approval, enrollment and account under their paths of `app`."""
-    pages = Pages(service=settings.service_name, time_zone=settings.time_zone)
+    pages = Pages(service=settings.service_name, time_zone=settings.time_zone, rp_id=settings.rp_id)
     entrance = Entrance(
         pages,
         Sessions(

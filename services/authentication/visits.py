@@ -21,7 +21,8 @@ _CARRIED = ("next", "ticket", "credential")
 _CARRIED_MAX = 300
 _FIELDS_MAX = 30
 _FORM = "application/x-www-form-urlencoded"
-_REFUSALS: dict[Code, tuple[int, str]] = {
+# What a signer is told, by status and name of the text.
+REFUSALS: dict[Code, tuple[int, str]] = {
     Code.FORBIDDEN: (403, "not_yours"),
     Code.MALFORMED: (400, "malformed"),
     Code.NOT_FOUND: (404, "not_found"),
@@ -67,9 +68,11 @@ class Visit:
         where: dict[str, Any] = {"here": self._here(), "carried": self._carried()}
         return self.with_cookie(self.pages.page(template, self.session, self.language, **where, **facts))
 
-    def message(self, name: str, *, status: int = 200, again: str | None = None, **facts: Any) -> Response:
+    def message(
+        self, name: str, *, status: int = 200, again: str | None = None, sends_to: str | None = None, **facts: Any
+    ) -> Response:
         """A page that only says something; `again` is where to go on."""
-        return self.page("message.html", status=status, name=name, again=again, facts=facts)
+        return self.page("message.html", status=status, sends_to=sends_to, name=name, again=again, facts=facts)
 
     def go(self, address: str) -> Response:
         """303: the browser fetches the next page by GET, and sends no form on (RFC 9700 4.12)."""
@@ -140,8 +143,8 @@ class Entrance:
 def _refused(visit: Visit, refusal: RakkanError) -> Response:
     if refusal.code is Code.FORBIDDEN and visit.is_new and visit.request.method == "POST":
         return visit.message("session_ended", status=403, again="/login")
-    if refusal.code in _REFUSALS:
-        status, name = _REFUSALS[refusal.code]
+    if refusal.code in REFUSALS:
+        status, name = REFUSALS[refusal.code]
         log.info("page refused", path=visit.request.url.path[:200], code=refusal.code, detail=refusal.detail)
     elif refusal.code in RETRYABLE:
         status, name = 503, "unavailable"

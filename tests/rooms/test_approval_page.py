@@ -326,6 +326,7 @@ async def test_the_session_idles_out_and_nothing_is_decided(alice: Person) -> No
         (Code.CREDENTIAL_UNKNOWN, 403),
         (Code.CERTIFICATE_EXPIRED, 403),
         (Code.TOO_MANY_SIGNATURES, 403),
+        (Code.MALFORMED, 403),
         (Code.OVERLOADED, 503),
         (Code.INTERNAL, 500),
     ],
@@ -339,6 +340,11 @@ async def test_what_the_sam_refuses_is_said_on_a_page(alice: Person, code: Code,
     assert page.status_code == status
     assert "detail" not in page.text
     assert "<h1>" in page.text
+    if status == 403:
+        assert 'Back to <bdi dir="auto">Documenso' in page.text
+        assert "https://app.example;" in page.headers["content-security-policy"]
+        back = await alice.browser.post("/approve/req-1/refuse", data=form_of(page, "/approve/req-1/refuse"))
+        assert (back.status_code, alice.front.requests.outcomes["req-1"]["outcome"]) == (303, "denied")
 
 
 # --- what is shown ---

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import webauthn
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, CDPSession, Page, async_playwright
 from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import AuthenticationCredential, AuthenticatorAssertionResponse
 
@@ -23,7 +23,11 @@ _SWITCHES = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-bac
 _SHIFTS = """
     window.shifted = 0;
     new PerformanceObserver((list) => {
-        for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+        for (const entry of list.getEntries()) {
+            if (entry.hadRecentInput) continue;
+            window.shifted += entry.value;
+            window.movers = entry.sources.map((source) => source.node?.outerHTML?.slice(0, 200));
+        }
     }).observe({ type: "layout-shift", buffered: true });
 """
 
@@ -97,12 +101,36 @@ class Window:
     shots: Path
     name: str
     complaints: list[str] = field(default_factory=list)
+    devtools: CDPSession | None = None
+    authenticator_id: str = ""
+
+    async def add_authenticator(self, transport: str = "internal") -> None:
+        if self.devtools is None:
+            self.devtools = await self.page.context.new_cdp_session(self.page)
+            await self.devtools.send("WebAuthn.enable")
+        options = {
+            "protocol": "ctap2",
+            "transport": transport,
+            "hasResidentKey": True,
+            "hasUserVerification": True,
+            "isUserVerified": True,
+            "automaticPresenceSimulation": True,
+        }
+        added = await self.devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+        self.authenticator_id = str(added["authenticatorId"])
+
+    async def change_authenticator(self, transport: str) -> None:
+        """Put away the one there is, and take another."""
+        if self.devtools is not None:
+            await self.devtools.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": self.authenticator_id})
+        await self.add_authenticator(transport)
 
     async def shoot(self, what: str) -> None:
         """A picture of the whole page; it must not be wider than the screen, nor have moved while it came up."""
         width = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width <= 0, f"{self.name} {what}: {width} px too wide"
-        assert await self.page.evaluate("window.shifted") == 0, f"{self.name} {what} moved"
+        moved = await self.page.evaluate("window.shifted && window.movers")
+        assert not moved, f"{self.name} {what}: {moved}"
         await self.page.screenshot(path=self.shots / f"{self.name}-{what}.png", full_page=True)
 
 
@@ -128,16 +156,6 @@ async def window(
     if more.get("java_script_enabled", True):
         await page.add_init_script(_SHIFTS)
     if with_passkeys:
-        session = await context.new_cdp_session(page)
-        await session.send("WebAuthn.enable")
-        options = {
-            "protocol": "ctap2",
-            "transport": "internal",
-            "hasResidentKey": True,
-            "hasUserVerification": True,
-            "isUserVerified": True,
-            "automaticPresenceSimulation": True,
-        }
-        await session.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+        await opened.add_authenticator()
     yield opened
     await context.close()

@@ -9,9 +9,14 @@
       .replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   const keys = (ids) => ids.map((id) => ({ type: "public-key", id: bytes(id) }));
 
+  // Left out, it is this host.
+  const rpId = document.querySelector("meta[name=rp-id]")?.content;
+
   const get = async (asked) => {
     const made = await navigator.credentials.get({
-      publicKey: { challenge: bytes(asked.challenge), allowCredentials: keys(asked.allow), userVerification: "required" },
+      publicKey: {
+        challenge: bytes(asked.challenge), rpId, allowCredentials: keys(asked.allow), userVerification: "required",
+      },
     });
     return {
       credential_id: text(made.rawId),
@@ -25,7 +30,7 @@
   const create = async (asked) => {
     const made = await navigator.credentials.create({
       publicKey: {
-        rp: { name: asked.service },
+        rp: { id: rpId, name: asked.service },
         user: { id: bytes(asked.handle), name: asked.name, displayName: asked.displayName },
         challenge: bytes(asked.challenge),
         pubKeyCredParams: asked.algorithms.map((alg) => ({ type: "public-key", alg })),
