@@ -1,5 +1,6 @@
 """What authentication answers on the bus: tokens checked, tenants and clients added and suspended."""
 
+import hashlib
 import json
 from datetime import timedelta
 
@@ -123,6 +124,19 @@ async def test_a_client_with_keys_of_its_own_gets_no_secret(world: World) -> Non
     with asked_by_operator():
         added = await world.handlers.add_client(added_with)
     assert added.secret is None
+
+
+async def test_what_account_tokens_are_made_with_is_kept_for_those_who_use_them_only(world: World) -> None:
+    for client_id, flags in (("plain", ()), ("accounts", ("account-tokens",))):
+        with asked_by_operator():
+            added = AddClient.model_validate({"tenant_id": "acme", "client_id": client_id, "name": "P", "flags": flags})
+            answer = await world.handlers.add_client(added)
+        assert answer.secret is not None
+        secrets = unseal(answer.secret, key=world.operator_key, message=AddClient.TYPE, subject=client_id)
+        assert secrets.client_secret is not None
+        made_with = hashlib.sha256(secrets.client_secret.get_secret_value().encode()).digest()
+        kept = world.store.rows.clients[client_id].account_token_key
+        assert kept == (made_with if flags else None)
 
 
 @pytest.mark.parametrize(

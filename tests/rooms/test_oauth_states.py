@@ -51,6 +51,19 @@ class Flows(RuleBasedStateMachine):
             form = {"client_id": client_id, "request_uri": answer.json()["request_uri"]}
         return client_id, self.run(partner.ask(**form))
 
+    @rule(asked=requests, session=st.sampled_from("ab"))
+    def look(self, asked: tuple[str, str], session: str) -> None:
+        request_id = asked[1]
+        ended = request_id in self.ended
+        first = self.session_of.get(request_id, session) if ended else self.session_of.setdefault(request_id, session)
+        try:
+            with asked_by_operator():
+                self.run(self.world.oauth.requests.open(request_id, session_id=session))
+            seen = True
+        except RakkanError:
+            seen = False
+        assert seen == (not ended and first == session)
+
     @rule(target=codes, asked=requests, session=st.sampled_from("ab"), yes=st.booleans())
     def decide(self, asked: tuple[str, str], session: str, *, yes: bool) -> tuple[str, str] | None:
         client_id, request_id = asked
@@ -156,4 +169,4 @@ class Flows(RuleBasedStateMachine):
 
 
 TestFlows = Flows.TestCase
-TestFlows.settings = settings(max_examples=8, stateful_step_count=18, deadline=None)
+TestFlows.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
