@@ -36,6 +36,7 @@ REFUSALS: dict[Code, tuple[int, str]] = {
     Code.TICKET_REFUSED: (403, "ticket_refused"),
     Code.CREDENTIAL_UNKNOWN: (403, "credential_unusable"),
     Code.CREDENTIAL_DISABLED: (403, "credential_unusable"),
+    Code.ASSURANCE_REFUSED: (403, "credential_unusable"),
     Code.CERTIFICATE_EXPIRED: (403, "credential_unusable"),
     Code.CLIENT_REFUSED: (403, "request_unusable"),
     Code.TOO_MANY_SIGNATURES: (403, "request_unusable"),

@@ -327,6 +327,7 @@ async def test_the_session_idles_out_and_nothing_is_decided(alice: Person) -> No
         (Code.CERTIFICATE_EXPIRED, 403),
         (Code.TOO_MANY_SIGNATURES, 403),
         (Code.MALFORMED, 403),
+        (Code.ASSURANCE_REFUSED, 403),
         (Code.OVERLOADED, 503),
         (Code.INTERNAL, 500),
     ],
