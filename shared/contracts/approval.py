@@ -61,8 +61,9 @@ class ContextOpened(Reply):
 class OpenContext(Request[ContextOpened]):
     """Open an activation context: nonce, credential, client, count, every hash in order with its label, and the end.
 
-    Refused with CREDENTIAL_UNKNOWN (also another signer's), CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED,
-    TOO_MANY_SIGNATURES, HASHES_REQUIRED, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (none that may be used yet).
+    Refused with CREDENTIAL_UNKNOWN (also another signer's), ASSURANCE_REFUSED (not approved by passkey),
+    CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED, TOO_MANY_SIGNATURES, DIGEST_LENGTH, AUTHENTICATOR_REQUIRED (none that may
+    be used yet), MALFORMED (control characters in a label), OVERLOADED (too many wait).
     """
 
     TYPE: ClassVar[str] = "sam.open_context.v1"
@@ -103,7 +104,8 @@ class ContextApproved(Reply):
 class ApproveContext(Request[ContextApproved]):
     """Verify the signer's evidence over a context, keep it, and make the authorization. Exactly one kind of evidence.
 
-    Refused with CONTEXT_UNKNOWN, CONTEXT_EXPIRED, CONTEXT_SPENT, EVIDENCE_REFUSED, and what OpenContext refuses with.
+    The very same evidence again gets the same answer, so that a lost one can be asked for again. Refused with
+    CONTEXT_UNKNOWN, CONTEXT_EXPIRED, CONTEXT_SPENT, EVIDENCE_REFUSED, and what OpenContext refuses with.
     """
 
     TYPE: ClassVar[str] = "sam.approve_context.v1"
@@ -167,6 +169,8 @@ class EnrollmentOpened(Reply):
 class OpenEnrollment(Request[EnrollmentOpened]):
     """Begin to add an authenticator: with a registration authority's ticket, or approved by an authenticator there is.
 
+    The ticket is spent when the authenticator is added, so who gives up half-way can begin again.
+
     Refused with TICKET_REFUSED, AUTHENTICATOR_REQUIRED, NOT_FOUND.
     """
 
@@ -189,7 +193,7 @@ class AuthenticatorAdded(Reply):
 class AddAuthenticator(Request[AuthenticatorAdded]):
     """Finish it. The approving assertion is over the same challenge.
 
-    Refused with EVIDENCE_REFUSED, CONTEXT_*, CONFLICT.
+    Refused with EVIDENCE_REFUSED, CONTEXT_*, TICKET_REFUSED, CONFLICT, MALFORMED (the label).
     """
 
     TYPE: ClassVar[str] = "sam.add_authenticator.v1"

@@ -38,9 +38,10 @@ class CredentialPage(Reply):
 
 
 class ListCredentials(Request[CredentialPage]):
-    """The credentials of one signer of the token's tenant.
+    """The credentials of one signer of the token's tenant: the one named here, or the one a signer's own token names.
 
-    Refused with TOKEN_*, SCOPE_REFUSED, USER_ID_REQUIRED, USER_ID_UNKNOWN, PAGE_TOKEN_INVALID.
+    Refused with TOKEN_*, SCOPE_REFUSED, USER_ID_REQUIRED, USER_ID_UNKNOWN, PAGE_TOKEN_INVALID, and
+    FORBIDDEN (both name one).
     """
 
     TYPE: ClassVar[str] = "sam.list_credentials.v1"
@@ -76,8 +77,8 @@ class Authorized(Reply):
 class Authorize(Request[Authorized]):
     """Authorize `signatures` uses of a credential, over exactly these digests when some are given (CSC 11.6).
 
-    Refused with TOKEN_*, CREDENTIAL_UNKNOWN, CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED, TOO_MANY_SIGNATURES,
-    HASHES_REQUIRED, PIN_*, OTP_*.
+    Refused with TOKEN_*, CREDENTIAL_UNKNOWN, ASSURANCE_REFUSED, CREDENTIAL_DISABLED, CERTIFICATE_EXPIRED,
+    TOO_MANY_SIGNATURES, HASHES_REQUIRED, PIN_*, OTP_*.
     """
 
     TYPE: ClassVar[str] = "sam.authorize.v1"
@@ -228,7 +229,10 @@ class SignerAdded(Reply):
 
 
 class AddSigner(Request[SignerAdded]):
-    """Enrol a signer with a PIN, and TOTP when wanted. Refused with CONFLICT, PIN_INVALID (does not meet the rules)."""
+    """Enrol a signer, with TOTP when wanted. Without a PIN only what is approved by passkey can be used.
+
+    Refused with CONFLICT, PIN_INVALID (does not meet the rules).
+    """
 
     TYPE: ClassVar[str] = "sam.add_signer.v1"
     REPLY: ClassVar[type[Reply]] = SignerAdded
@@ -240,7 +244,7 @@ class AddSigner(Request[SignerAdded]):
     organization: Name | None = None
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "JP"
     secrets: Sealed
-    """pin"""
+    """pin, or nothing"""
     with_totp: bool = False
 
 

@@ -526,7 +526,7 @@ async def test_a_signers_own_app_takes_the_place_of_the_page(
     assert await code_of(person.approve(other, device=said)) is Code.EVIDENCE_REFUSED
     stranger = said.model_copy(update={"key_id": person.authenticator_id})
     assert await code_of(person.approve(context, device=stranger)) is Code.EVIDENCE_REFUSED
-    both = {"device": said, "passkey": person.passkey.answer(context.challenge)}
+    both: dict[str, Any] = {"device": said, "passkey": person.passkey.answer(context.challenge)}
     assert await code_of(person.approve(context, **both)) is Code.MALFORMED
     approved = await person.approve(context, device=said)
     assert (await person.approve(context, device=said)).authorization_id == approved.authorization_id
@@ -838,7 +838,7 @@ async def test_a_ticket_that_is_expired_foreign_replaced_or_guessed_is_refused(s
         assert await code_of(person.begin(wrong)) is Code.TICKET_REFUSED
     to = sam.keys["sam"].public_key()
     sealed = seal(Secrets.of(ticket=ticket), to=to, message=OpenEnrollment.TYPE)
-    foreign = {"secrets": sealed, "tenant_id": "acme", "user_id": stranger.user_id}
+    foreign: dict[str, Any] = {"secrets": sealed, "tenant_id": "acme", "user_id": stranger.user_id}
     assert await code_of(person.begin(**foreign)) is Code.TICKET_REFUSED
     elsewhere = seal(Secrets.of(ticket=ticket), to=to, message=IssueTicket.TYPE)
     assert await code_of(person.begin(secrets=elsewhere)) is Code.MALFORMED

@@ -23,7 +23,7 @@ from services.sam.settings import WebAuthn
 from shared.algorithms import Hash
 from shared.contracts.approval import PasskeyAssertion
 from shared.errors import Code, RakkanError
-from tests.support.authenticator import HONEST, DeviceKey, Lies, Passkey
+from tests.support.authenticator import HONEST, DeviceKey, Lies, Passkey, PrivateKey
 
 RP_ID, ORIGIN = "sign.example.com", "https://sign.example.com"
 PARTY = RelyingParty(RP_ID, (ORIGIN, "https://alt.sign.example.com"), allow_backed_up=True)
@@ -32,7 +32,11 @@ CHALLENGE = b"c" * 32
 HANDLE = b"0123456789abcdef"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-KEYS = {"es256": ec.generate_private_key(ec.SECP256R1()), "eddsa": Ed25519PrivateKey.generate(), "rs256": RSA_KEY}
+KEYS: dict[str, PrivateKey] = {
+    "es256": ec.generate_private_key(ec.SECP256R1()),
+    "eddsa": Ed25519PrivateKey.generate(),
+    "rs256": RSA_KEY,
+}
 ENCODED = base64.urlsafe_b64encode(CHALLENGE).decode().rstrip("=")
 
 

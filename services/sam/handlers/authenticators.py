@@ -176,9 +176,10 @@ class AuthenticatorHandlers:
             challenge = authenticators.check_challenge(
                 await self.store.locked_challenge(connection, request.enrollment_id), purpose="enrollment", now=now
             )
-            # Locked, so that of two first ones at once only one is the first.
-            signer = await self.store.locked_signer(connection, challenge.signer_id or "")
             by = await self._approve_addition(connection, request, challenge, now=now)
+            # Locked, so that of two first ones at once only one is the first; after the authenticator that approves,
+            # because an approval of hers takes the two in that order.
+            signer = await self.store.locked_signer(connection, challenge.signer_id or "")
             existing = await self.store.authenticators_of(signer.signer_id, connection)
             authenticator = self._new(request, challenge, existing, now=now)
             await self.store.add_authenticator(connection, authenticator)
