@@ -1,4 +1,4 @@
-"""A partner's program as tests play it: tokens, authorizations and signatures over HTTP. Knows only the public doors."""
+"""A partner's program as tests play it: tokens, authorizations, signatures over HTTP. Knows only the public doors."""
 
 import base64
 import hashlib

@@ -47,7 +47,7 @@ class _Notes(Terminal):
     def progress(self, text: str) -> None:
         """Nobody looks."""
 
-    def tell(self, text: str, facts: Mapping[str, Any]) -> None:
+    def tell(self, _: str, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
 
     def tell_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
