@@ -5,12 +5,11 @@ from datetime import datetime
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from joserfc.jwk import KeySet
 
-from services.sam.rows import Credential
+from services.sam.rows import Credential, Signer
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, unseal
-from shared.tokens import AccessToken, read_token
+from shared.tokens import AccessToken, TokenReader
 
 _SCOPE = "service"
 
@@ -20,6 +19,18 @@ class AccessStore(Protocol):
 
     async def credential(self, credential_id: str) -> Credential | None: ...
 
+    async def parties(self, token: AccessToken, credential_id: str) -> tuple[Credential, Signer] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """All who have a part in one signature."""
+
+    secrets: Secrets
+    token: AccessToken
+    credential: Credential
+    signer: Signer
+
 
 @dataclass(frozen=True)
 class Access:
@@ -27,16 +38,11 @@ class Access:
 
     store: AccessStore
     sealing_key: X25519PrivateKey
-    token_keys: KeySet
+    tokens: TokenReader
 
     async def caller(self, sealed: bytes, *, message: str, subject: str, now: datetime) -> tuple[Secrets, AccessToken]:
         """The secrets and the token in them; MALFORMED, TOKEN_INVALID, TOKEN_EXPIRED or SCOPE_REFUSED."""
-        secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
-        if secrets.access_token is None:
-            raise RakkanError(Code.TOKEN_INVALID, "no access token")
-        token = read_token(secrets.access_token.get_secret_value(), self.token_keys, now=now)
-        if _SCOPE not in token.scope.split():
-            raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
+        secrets, token = self._read(sealed, message=message, subject=subject, now=now)
         await self.store.check_token(token)
         return secrets, token
 
@@ -46,3 +52,20 @@ class Access:
         if credential is None or credential.tenant_id != token.tenant_id:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         return credential
+
+    async def parties(self, sealed: bytes, *, message: str, credential_id: str, now: datetime) -> Parties:
+        """`caller` and `credential`, and the signer, by one question to the database: the way of every signature."""
+        secrets, token = self._read(sealed, message=message, subject=credential_id, now=now)
+        found = await self.store.parties(token, credential_id)
+        if found is None or found[0].tenant_id != token.tenant_id:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        return Parties(secrets, token, *found)
+
+    def _read(self, sealed: bytes, *, message: str, subject: str, now: datetime) -> tuple[Secrets, AccessToken]:
+        secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
+        if secrets.access_token is None:
+            raise RakkanError(Code.TOKEN_INVALID, "no access token")
+        token = self.tokens.read(secrets.access_token.get_secret_value(), now=now)
+        if _SCOPE not in token.scope.split():
+            raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
+        return secrets, token

@@ -4,23 +4,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 
 from services.sam.authorizations import AuthorizedHash
 from services.sam.rows import Authorization, Credential, RowSeal, Signer, State
 from shared.algorithms import Hash, KeyAlgorithm, Profile
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
 from shared.tokens import AccessToken
 
 _SIGNER = ", ".join(field.name for field in fields(Signer))
 _CREDENTIAL = ", ".join(field.name for field in fields(Credential))
 _AUTHORIZATION = ", ".join(field.name for field in fields(Authorization))
+_BOTH = ", ".join(f"{row.TABLE}.{field.name}" for row in (Credential, Signer) for field in fields(row))
 
 _IS_REFUSED = """
     select exists (select from refused_tokens where token_id = $1)
         or exists (select from refused_clients where client_id = $2 and issued_before >= $3)
+"""
+_PARTIES = f"""
+    select ({_IS_REFUSED}), {_BOTH}
+    from (select) as one
+        left join credentials on credentials.credential_id = $4
+        left join signers on signers.signer_id = credentials.signer_id
 """
 _REFUSE_ONE = """
     insert into refused_tokens (token_id, until) values ($1, $2) on conflict (token_id) do nothing
@@ -91,16 +99,22 @@ _HASHES = """
     select occurrence, digest, hash, operation_id from authorized_hashes where authorization_id = $1 order by occurrence
 """
 _ACTIVATION = "select token from activations where operation_id = $1"
+# One statement, so that no part of it can be left out: the uses are counted, the hashes named, the activation kept.
 _SPEND = """
-    update authorizations set used = used + $2
-    where authorization_id = $1 and not replaced and used + $2 <= signatures
-    returning used
+    with spent as (
+        update authorizations set used = used + $2
+        where authorization_id = $1 and not replaced and used + $2 <= signatures
+        returning authorization_id
+    ), named as (
+        update authorized_hashes set operation_id = $3 from spent
+        where authorized_hashes.authorization_id = spent.authorization_id
+            and occurrence = any($4) and operation_id is null
+        returning occurrence
+    ), kept as (
+        insert into activations (operation_id, authorization_id, token) select $3, authorization_id, $5 from spent
+    )
+    select (select count(*) from spent), (select count(*) from named)
 """
-_SPEND_HASHES = """
-    update authorized_hashes set operation_id = $3
-    where authorization_id = $1 and occurrence = any($2) and operation_id is null
-"""
-_ADD_ACTIVATION = "insert into activations (operation_id, authorization_id, token) values ($1, $2, $3)"
 _REPLACE = "update authorizations set replaced = true where authorization_id = $1 and not replaced"
 
 
@@ -112,23 +126,48 @@ class Bound:
     hashes: tuple[AuthorizedHash, ...]
 
 
+class _Reads:
+    """Statements outside a transaction. A database that is away is UNAVAILABLE: whoever asked may ask again."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        with reachable():
+            return await self._pool.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
+        with reachable():
+            return await self._pool.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: object) -> Any:
+        with reachable():
+            return await self._pool.fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: object) -> None:
+        with reachable():
+            await self._pool.execute(sql, *arguments)
+
+
 class Store:
     """Reads outside a transaction go through the pool; changes take the connection of their transaction."""
 
     def __init__(self, pool: Pool, seal: RowSeal) -> None:
         self._pool = pool
+        self._reads = _Reads(pool)
         self._seal = seal
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        async with self._pool.acquire() as connection, connection.transaction():
-            yield connection
+        with reachable():
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
 
     # --- tokens ---
 
     async def check_token(self, token: AccessToken) -> None:
         """TOKEN_INVALID when it was revoked, alone or with all of its client."""
-        if await self._pool.fetchval(_IS_REFUSED, token.token_id, token.client_id, token.issued_at):
+        if await self._reads.fetchval(_IS_REFUSED, token.token_id, token.client_id, token.issued_at):
             raise RakkanError(Code.TOKEN_INVALID, "revoked")
 
     async def refuse_token(self, connection: Connection, token_id: str, *, until: datetime) -> None:
@@ -140,23 +179,35 @@ class Store:
         await connection.execute(_REFUSE_ALL_OF_CLIENT, client_id, issued_before, until)
 
     async def forget_tokens(self, *, now: datetime) -> None:
-        await self._pool.execute(_FORGET_ONES, now)
-        await self._pool.execute(_FORGET_CLIENTS, now)
+        await self._reads.execute(_FORGET_ONES, now)
+        await self._reads.execute(_FORGET_CLIENTS, now)
+
+    async def parties(self, token: AccessToken, credential_id: str) -> tuple[Credential, Signer] | None:
+        """The credential and its signer, if there is one; TOKEN_INVALID as `check_token` says."""
+        arguments = (token.token_id, token.client_id, token.issued_at, credential_id)
+        record = await self._reads.fetchrow(_PARTIES, *arguments)
+        refused, *values = record or (True,)
+        if refused:
+            raise RakkanError(Code.TOKEN_INVALID, "revoked")
+        split = len(fields(Credential))
+        if values[0] is None:
+            return None
+        return self._credential(_named(Credential, values[:split])), self._signer(_named(Signer, values[split:]))
 
     # --- signers ---
 
     async def signer(self, signer_id: str) -> Signer:
-        return self._signer(await self._pool.fetchrow(_SIGNER_BY_ID, signer_id))
+        return self._signer(await self._reads.fetchrow(_SIGNER_BY_ID, signer_id))
 
     async def signer_of_user(self, tenant_id: str, user_id: str) -> Signer:
-        return self._signer(await self._pool.fetchrow(_SIGNER_BY_USER, tenant_id, user_id))
+        return self._signer(await self._reads.fetchrow(_SIGNER_BY_USER, tenant_id, user_id))
 
     async def locked_signer(self, connection: Connection, signer_id: str) -> Signer:
         """The signer, nobody else's to change until the transaction ends."""
         return self._signer(await connection.fetchrow(f"{_SIGNER_BY_ID} for update", signer_id))
 
     async def signers(self, tenant_id: str | None) -> list[Signer]:
-        return [self._signer(row) for row in await self._pool.fetch(_SIGNERS, tenant_id)]
+        return [self._signer(row) for row in await self._reads.fetch(_SIGNERS, tenant_id)]
 
     async def add_signer(self, connection: Connection, signer: Signer) -> None:
         """CONFLICT when the tenant has a signer of this name."""
@@ -183,7 +234,7 @@ class Store:
     # --- credentials ---
 
     async def credential(self, credential_id: str) -> Credential | None:
-        row = await self._pool.fetchrow(_CREDENTIAL_BY_ID, credential_id)
+        row = await self._reads.fetchrow(_CREDENTIAL_BY_ID, credential_id)
         return self._credential(row) if row else None
 
     async def locked_credential(self, connection: Connection, credential_id: str) -> Credential:
@@ -199,10 +250,10 @@ class Store:
         return self._credential(row)
 
     async def credentials_of(self, signer_id: str, *, after: str, limit: int) -> list[Credential]:
-        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS_OF, signer_id, after, limit)]
+        return [self._credential(row) for row in await self._reads.fetch(_CREDENTIALS_OF, signer_id, after, limit)]
 
     async def credentials(self, tenant_id: str | None) -> list[Credential]:
-        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS, tenant_id)]
+        return [self._credential(row) for row in await self._reads.fetch(_CREDENTIALS, tenant_id)]
 
     async def add_credential(self, connection: Connection, credential: Credential) -> bool:
         """False when there is one of this name already."""
@@ -236,7 +287,7 @@ class Store:
     # --- authorizations ---
 
     async def authorization(self, sad_hash: bytes) -> Authorization | None:
-        row = await self._pool.fetchrow(_AUTHORIZATION_BY_SAD, sad_hash)
+        row = await self._reads.fetchrow(_AUTHORIZATION_BY_SAD, sad_hash)
         return self._authorization(row) if row else None
 
     async def locked_authorization(self, connection: Connection, sad_hash: bytes) -> Authorization | None:
@@ -272,33 +323,37 @@ class Store:
         return token
 
     async def spend(
-        self, connection: Connection, authorization: Authorization, occurrences: tuple[int, ...], *, operation_id: str
+        self,
+        connection: Connection,
+        authorization: Authorization,
+        occurrences: tuple[int, ...],
+        *,
+        operation_id: str,
+        activation: bytes,
     ) -> None:
-        """Compare and set: SAD_INVALID or HASH_NOT_AUTHORIZED when not all of them were still to be spent."""
-        if await connection.fetchval(_SPEND, authorization.authorization_id, len(occurrences)) is None:
-            raise RakkanError(Code.SAD_INVALID, "used up")
-        if authorization.bound:
-            spent = await connection.execute(
-                _SPEND_HASHES, authorization.authorization_id, list(occurrences), operation_id
-            )
-            if spent != f"UPDATE {len(occurrences)}":
-                raise RakkanError(Code.HASH_NOT_AUTHORIZED, "spent meanwhile")
+        """Compare and set, and keep the activation that may leave when this is committed.
 
-    async def add_activation(
-        self, connection: Connection, operation_id: str, authorization_id: str | None, token: bytes
-    ) -> None:
-        await connection.execute(_ADD_ACTIVATION, operation_id, authorization_id, token)
+        SAD_INVALID or HASH_NOT_AUTHORIZED when not all of them were still to be spent: the transaction must end then.
+        """
+        listed = list(occurrences) if authorization.bound else []
+        arguments = (authorization.authorization_id, len(occurrences), operation_id, listed, activation)
+        record = await connection.fetchrow(_SPEND, *arguments)
+        spent, named = record or (0, 0)
+        if not spent:
+            raise RakkanError(Code.SAD_INVALID, "used up")
+        if named != len(listed):
+            raise RakkanError(Code.HASH_NOT_AUTHORIZED, "spent meanwhile")
 
     async def replace_authorization(self, connection: Connection, authorization_id: str) -> None:
         if await connection.execute(_REPLACE, authorization_id) == "UPDATE 0":
             raise RakkanError(Code.SAD_INVALID, "replaced by an extended one")
 
-    def _signer(self, row: asyncpg.Record | None) -> Signer:
+    def _signer(self, row: asyncpg.Record | dict[str, Any] | None) -> Signer:
         if row is None:
             raise RakkanError(Code.NOT_FOUND, "no such signer")
         return self._seal.check(Signer(**row))
 
-    def _credential(self, row: asyncpg.Record) -> Credential:
+    def _credential(self, row: asyncpg.Record | dict[str, Any]) -> Credential:
         values = dict(row)
         values["key_algorithm"] = KeyAlgorithm(values["key_algorithm"])
         values["profile"] = Profile(values["profile"])
@@ -308,6 +363,10 @@ class Store:
 
     def _authorization(self, row: asyncpg.Record) -> Authorization:
         return self._seal.check(Authorization(**row))
+
+
+def _named(row: type[Signer | Credential], values: list[Any]) -> dict[str, Any]:
+    return {field.name: value for field, value in zip(fields(row), values, strict=True)}
 
 
 def _values(row: Signer | Credential | Authorization) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from services.sam.rows import State
 from shared.contracts.base import Job
 from shared.contracts.sam import EndCredential, PrepareCredential
 from shared.database import Connection
+from shared.errors import RakkanError
 from shared.messaging import operation, outbox
 
 log = structlog.get_logger()
@@ -38,7 +39,7 @@ async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
                     for credential_id, state in await store.touch_stuck(connection, older=_STUCK_AFTER):
                         await _repost(connection, credential_id, state)
                 await store.forget_tokens(now=now())
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as trouble:
+        except (asyncpg.PostgresError, RakkanError) as trouble:
             log.warning("sweep failed", why=str(trouble))
         await asyncio.sleep(_EVERY_S)
 
