@@ -28,6 +28,7 @@ _TROUBLE = (
     aiormq.exceptions.AMQPException,
     ConnectionError,
     OSError,
+    RuntimeError,  # what aiormq says of a channel or a connection that has just been closed
 )
 
 
