@@ -39,7 +39,7 @@ from services.gateway.refusals import (
 from shared.errors import Code, RakkanError
 from shared.http import Edge
 from shared.messaging import operation
-from shared.tokens import read_token, verifying_keys
+from shared.tokens import TokenReader, verifying_keys
 from shared.trust import Trust
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Entrance:
     """Who comes in: the Authorization header, the token, and how often."""
 
     def __init__(self, limits: settings.Limits, trust: Trust) -> None:
-        self._keys = verifying_keys(trust)
+        self._tokens = TokenReader(verifying_keys(trust))
         self._clients = Buckets(per_s=limits.requests_per_s, burst=limits.burst, callers_max=limits.callers_max)
         self._strangers = Buckets(
             per_s=limits.anonymous_requests_per_s, burst=limits.anonymous_burst, callers_max=limits.callers_max
@@ -93,7 +93,7 @@ class Entrance:
         """The client of a good token, within its rate. The token is checked again by the room that acts on it."""
         try:
             token = _bearer(request, version)
-            facts = read_token(token, self._keys, now=datetime.now(UTC))
+            facts = self._tokens.read(token, now=datetime.now(UTC))
         except (CSCError, RakkanError):
             self.stranger(request)
             raise
