@@ -160,6 +160,9 @@ class Link:
             mandatory=True,
             timeout=self._settings.publish_timeout_s,
         )
+        await self._confirmed(publishing, type_)
+
+    async def _confirmed(self, publishing: Awaitable[Any], type_: str) -> None:
         try:
             result = await _uncancelled(publishing)
         except aio_pika.exceptions.PublishError:

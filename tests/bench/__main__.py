@@ -85,7 +85,7 @@ async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
 def _room(suite: Suite) -> None:
     taken = starting.room_s(suite, times=5)
     rows = [(starting.ROOM, f"{statistics.median(taken):.2f}", f"{max(taken):.2f}")]
-    print(report.table("Start of one room until it is ready", ("room", "median s", "longest s"), rows))  # noqa: T201
+    print(report.table("Start of one room until it is ready", ("room", "median s", "longest s"), rows))  # noqa: T201  # it is what a bench is for
 
 
 def _demo() -> None:
