@@ -1,6 +1,7 @@
 """The suite with everybody enrolled, started once; and the ends of the rooms' logs beside a test that failed."""
 
 from collections.abc import AsyncIterator, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,5 +27,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     stack = item.config.stash.get(_STACK, None)
     if report.failed and stack is not None:
         for log in sorted((stack.folder / "logs").glob("*.log")):
-            report.sections.append((f"end of {log.name}", log.read_text(errors="replace")[-_TAIL_BYTES:]))
+            report.sections.append((f"of {log.name}", _worth_reading(log)))
     return report
+
+
+def _worth_reading(log: Path) -> str:
+    """What went wrong in the room at any time, and the last it said."""
+    text = log.read_text(errors="replace")
+    wrong = [line for line in text.splitlines() if '"level": "error"' in line and '"event": "library"' not in line]
+    return "\n".join([*wrong[-5:], "…", text[-_TAIL_BYTES:]])
