@@ -32,12 +32,40 @@ class Asked:
         return self.answers[-1].values[0]
 
 
+class Balancer:
+    """Sends to the first replica, and to the next once that one leaves, as the balancer before real replicas does.
+
+    A request that was taken and not answered is lost: httpx raises, and so fails the test.
+    """
+
+    def __init__(self, partners: Sequence[Partner]) -> None:
+        self._partners = list(partners)
+
+    async def send(self, send: Sender) -> Answer:
+        while True:
+            partner = self._partners[0]
+            try:
+                answer = await send(partner)
+            except httpx.ConnectError:
+                if len(self._partners) == 1:
+                    raise
+                self._leave(partner)
+                continue
+            if answer.leaving:
+                self._leave(partner)
+            return answer
+
+    def _leave(self, partner: Partner) -> None:
+        if partner is self._partners[0] and len(self._partners) > 1:
+            self._partners.pop(0)
+
+
 class Load:
     """Each caller asks for one hash after another, and for the same again until it has a value."""
 
     def __init__(self, world: World, partners: Sequence[Partner]) -> None:
         self._world = world
-        self._partners = partners
+        self._balancer = Balancer(partners)
         self._stopping = asyncio.Event()
         self._authorizing = asyncio.Lock()
         self.asked: list[Asked] = []
@@ -129,7 +157,7 @@ class Load:
     async def _authorize(self, digests: list[bytes]) -> str:
         async with self._authorizing, asyncio.timeout(_PATIENCE_S):
             while True:
-                answer = await self._send(lambda partner: partner.ask_sad(P256, digests, pin=PINS[HANAKO]))
+                answer = await self._balancer.send(lambda partner: partner.ask_sad(P256, digests, pin=PINS[HANAKO]))
                 self.authorizing.append(answer)
                 if answer.status == 200:
                     sad: str = answer.body["SAD"]
@@ -141,19 +169,10 @@ class Load:
         self.asked.append(asked)
         async with asyncio.timeout(_PATIENCE_S):
             while True:
-                asked.answers.append(await self._send(lambda partner: partner.sign(P256, sad, digest)))
+                asked.answers.append(await self._balancer.send(lambda partner: partner.sign(P256, sad, digest)))
                 if asked.answers[-1].status == 200:
                     return
                 await _pause(asked.answers[-1])
-
-    async def _send(self, send: Sender) -> Answer:
-        """To the first replica that takes the connection. A request that was taken and not answered is lost: raise."""
-        for partner in self._partners[:-1]:
-            try:
-                return await send(partner)
-            except httpx.ConnectError:
-                continue
-        return await send(self._partners[-1])
 
 
 async def _pause(answer: Answer) -> None:

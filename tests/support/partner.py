@@ -22,6 +22,8 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    leaving: bool = False
+    """Whether the server asked us to go elsewhere."""
 
     @property
     def refusal(self) -> tuple[int, str, str]:
@@ -126,4 +128,5 @@ def _base64(digests: Iterable[bytes]) -> list[str]:
 
 
 def _read(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, response.json() if response.content else {})
+    leaving = response.headers.get("connection", "").lower() == "close"
+    return Answer(response.status_code, response.json() if response.content else {}, leaving)
