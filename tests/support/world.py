@@ -23,8 +23,8 @@ from tests.support.buses import bus_of
 from tests.support.partner import Partner
 
 SIGNATURES_MAX = 200
-HANAKO, TARO, JIRO, RIN = "hanako", "taro", "jiro", "rin"
-PINS = {user: f"{secrets.randbelow(10**9):09d}8" for user in (HANAKO, TARO, JIRO, RIN)}
+HANAKO, TARO, JIRO, RIN, CANARY = "hanako", "taro", "jiro", "rin", "canary"
+PINS = {user: f"{secrets.randbelow(10**9):09d}8" for user in (HANAKO, TARO, JIRO, RIN, CANARY)}
 KEYS = {
     "hanako-p256": ("p256", "eu"),
     "hanako-p384": ("p384", "eu"),
@@ -116,7 +116,7 @@ class World:
         sql = f"""
             select count(*) from (select convert_from(record, 'UTF8')::jsonb as leaf from {room}.audit_leaves) as leaves
             where leaf ->> 'event_type' = $1 and leaf @> $2::jsonb
-        """  # noqa: S608 - the room is one of ours
+        """
         rows = await self.fetch(sql, event_type, _json(facts))
         return int(rows[0][0])
 
@@ -139,9 +139,11 @@ class World:
 
     async def signer(self, user: str, *more: str, tenant: str = "acme") -> dict[str, Any]:
         self.secrets.add(PINS[user])
-        return await self.operate(
-            "add-signer", user, "--tenant", tenant, "--name", f"Signer {user}", *more, pin=PINS[user]
-        )
+        names = ("--tenant", tenant, "--name", f"Signer {user}")
+        added = await self.operate("add-signer", user, *names, *more, pin=PINS[user])
+        if "totp_secret" in added:
+            self.secrets.add(added["totp_secret"])
+        return added
 
 
 def _json(facts: Mapping[str, str]) -> str:
@@ -167,7 +169,6 @@ async def enrolled(stack: Stack) -> AsyncIterator[World]:
                 group.create_task(world.signer(user, tenant=tenant))
             totp = group.create_task(world.signer(JIRO, "--totp", "--show-secret"))
         world.totp_secret = totp.result()["totp_secret"]
-        world.secrets.add(world.totp_secret)
         async with asyncio.TaskGroup() as group:
             for credential_id, (key, profile) in KEYS.items():
                 group.create_task(world.add_credential(credential_id, HANAKO, "--key", key, "--profile", profile))
