@@ -166,9 +166,9 @@ class Store:
     # --- tokens ---
 
     async def check_token(self, token: AccessToken) -> None:
-        """TOKEN_INVALID when it was revoked, alone or with all of its client."""
+        """TOKEN_EXPIRED, the word of the CSC for it, when it was revoked, alone or with all of its client."""
         if await self._reads.fetchval(_IS_REFUSED, token.token_id, token.client_id, token.issued_at):
-            raise RakkanError(Code.TOKEN_INVALID, "revoked")
+            raise RakkanError(Code.TOKEN_EXPIRED, "revoked")
 
     async def refuse_token(self, connection: Connection, token_id: str, *, until: datetime) -> None:
         await connection.execute(_REFUSE_ONE, token_id, until)
@@ -183,12 +183,12 @@ class Store:
         await self._reads.execute(_FORGET_CLIENTS, now)
 
     async def parties(self, token: AccessToken, credential_id: str) -> tuple[Credential, Signer] | None:
-        """The credential and its signer, if there is one; TOKEN_INVALID as `check_token` says."""
+        """The credential and its signer, if there is one; TOKEN_EXPIRED as `check_token` says."""
         arguments = (token.token_id, token.client_id, token.issued_at, credential_id)
         record = await self._reads.fetchrow(_PARTIES, *arguments)
         refused, *values = record or (True,)
         if refused:
-            raise RakkanError(Code.TOKEN_INVALID, "revoked")
+            raise RakkanError(Code.TOKEN_EXPIRED, "revoked")
         split = len(fields(Credential))
         if values[0] is None:
             return None

@@ -248,7 +248,7 @@ async def test_tokens_that_do_not_hold_are_refused(sam: SAMUnderTest, party: Par
         token = sam.access_token(token_id="t1", issued_at=sam.clock.now() - timedelta(seconds=2))
         with operation.begin("authentication", timeout_s=5):
             await sam.ending.revoke_tokens(RevokeTokens(until=sam.clock.now() + timedelta(hours=1), **refused))
-        assert await code_of(party.authorize(credential, access_token=token)) is Code.TOKEN_INVALID
+        assert await code_of(party.authorize(credential, access_token=token)) is Code.TOKEN_EXPIRED
     async with sam.store.transaction() as connection:
         await connection.execute("delete from refused_tokens")
         await connection.execute("delete from refused_clients")
