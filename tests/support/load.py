@@ -11,7 +11,7 @@ import httpx
 from tests.support.partner import CLEAN, Answer, Partner, sad_hash
 from tests.support.signatures import ECDSA_SHA256, verify
 from tests.support.waiting import until
-from tests.support.world import HANAKO, P256, PINS, World
+from tests.support.world import MIDORI, P256, PINS, World
 
 Sender = Callable[[Partner], Awaitable[Answer]]
 
@@ -157,7 +157,7 @@ class Load:
     async def _authorize(self, digests: list[bytes]) -> str:
         async with self._authorizing, asyncio.timeout(_PATIENCE_S):
             while True:
-                answer = await self._balancer.send(lambda partner: partner.ask_sad(P256, digests, pin=PINS[HANAKO]))
+                answer = await self._balancer.send(lambda partner: partner.ask_sad(P256, digests, pin=PINS[MIDORI]))
                 self.authorizing.append(answer)
                 if answer.status == 200:
                     sad: str = answer.body["SAD"]

@@ -23,18 +23,18 @@ from tests.support.buses import bus_of
 from tests.support.partner import Partner
 
 SIGNATURES_MAX = 200
-HANAKO, TARO, JIRO, RIN, CANARY = "hanako", "taro", "jiro", "rin", "canary"
-PINS = {user: f"{secrets.randbelow(10**9):09d}8" for user in (HANAKO, TARO, JIRO, RIN, CANARY)}
+MIDORI, TARO, JIRO, RIN, CANARY = "midori", "taro", "jiro", "rin", "canary"
+PINS = {user: f"{secrets.randbelow(10**9):09d}8" for user in (MIDORI, TARO, JIRO, RIN, CANARY)}
 KEYS = {
-    "hanako-p256": ("p256", "eu"),
-    "hanako-p384": ("p384", "eu"),
-    "hanako-p521": ("p521", "eu"),
-    "hanako-rsa2048": ("rsa2048", "jp"),
-    "hanako-rsa3072": ("rsa3072", "eu"),
-    "hanako-rsa4096": ("rsa4096", "eu"),
-    "hanako-ed25519": ("ed25519", "eu"),
+    "midori-p256": ("p256", "eu"),
+    "midori-p384": ("p384", "eu"),
+    "midori-p521": ("p521", "eu"),
+    "midori-rsa2048": ("rsa2048", "jp"),
+    "midori-rsa3072": ("rsa3072", "eu"),
+    "midori-rsa4096": ("rsa4096", "eu"),
+    "midori-ed25519": ("ed25519", "eu"),
 }
-P256 = "hanako-p256"
+P256 = "midori-p256"
 
 
 class _Notes(Terminal):
@@ -165,13 +165,13 @@ async def enrolled(stack: Stack) -> AsyncIterator[World]:
         async with asyncio.TaskGroup() as group:
             for client_id, tenant in (("acme-app", "acme"), ("acme-other", "acme"), ("rival-app", "rival")):
                 group.create_task(world.client(client_id, tenant))
-            for user, tenant in ((HANAKO, "acme"), (TARO, "acme"), (RIN, "rival")):
+            for user, tenant in ((MIDORI, "acme"), (TARO, "acme"), (RIN, "rival")):
                 group.create_task(world.signer(user, tenant=tenant))
             totp = group.create_task(world.signer(JIRO, "--totp", "--show-secret"))
         world.totp_secret = totp.result()["totp_secret"]
         async with asyncio.TaskGroup() as group:
             for credential_id, (key, profile) in KEYS.items():
-                group.create_task(world.add_credential(credential_id, HANAKO, "--key", key, "--profile", profile))
+                group.create_task(world.add_credential(credential_id, MIDORI, "--key", key, "--profile", profile))
             group.create_task(world.add_credential("taro-p256", TARO))
             group.create_task(world.add_credential("jiro-p256", JIRO, "--otp"))
             group.create_task(world.add_credential("rin-p256", RIN, tenant="rival"))

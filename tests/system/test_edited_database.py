@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.partner import sad_hash
-from tests.support.world import HANAKO, P256, PINS, TARO, World
+from tests.support.world import MIDORI, P256, PINS, TARO, World
 
 ERROR = (500, "server_error", "")
-PIN = PINS[HANAKO]
+PIN = PINS[MIDORI]
 KEY = f"(select key_id from sam.credentials where credential_id = '{P256}')"
 TARO_ID = "(select signer_id from sam.signers where user_id = 'taro')"
 TARO_PIN = "(select pin_salt, pin_verifier from sam.signers where user_id = 'taro')"
@@ -93,16 +93,16 @@ async def test_two_keys_exchanged_sign_for_neither(world: World) -> None:
         ("sam.credentials", "otp_required = not otp_required", f"credential_id = '{P256}'"),
         ("sam.credentials", "key_id = key_id || 'x'", f"credential_id = '{P256}'"),
         ("sam.credentials", f"signer_id = {TARO_ID}", f"credential_id = '{P256}'"),
-        ("sam.signers", "tenant_id = 'rival'", f"user_id = '{HANAKO}'"),
-        ("sam.signers", "pin_tries_left = 10", f"user_id = '{HANAKO}'"),
-        ("sam.signers", f"(pin_salt, pin_verifier) = {TARO_PIN}", f"user_id = '{HANAKO}'"),
+        ("sam.signers", "tenant_id = 'rival'", f"user_id = '{MIDORI}'"),
+        ("sam.signers", "pin_tries_left = 10", f"user_id = '{MIDORI}'"),
+        ("sam.signers", f"(pin_salt, pin_verifier) = {TARO_PIN}", f"user_id = '{MIDORI}'"),
     ],
 )
 async def test_an_edited_row_of_the_sam_is_not_used(world: World, table: str, edit: str, where: str) -> None:
     async with edited(world, f"update {table} set {edit} where {where}", table, where):
         answer = await world.acme.ask_sad(P256, [secrets.token_bytes(32)], pin=PIN)
         assert answer.refusal == ERROR
-    await signs(world, P256, HANAKO)
+    await signs(world, P256, MIDORI)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from shared.tokens import AccessToken, write_token
 from shared.trust import Purpose, SigningKey
 from tests.support.partner import Answer, sad_hash
 from tests.support.replicas import Replica
-from tests.support.world import HANAKO, JIRO, P256, PINS, TARO, World
+from tests.support.world import JIRO, MIDORI, P256, PINS, TARO, World
 
-PIN = PINS[HANAKO]
+PIN = PINS[MIDORI]
 INVALID_TOKEN = (401, "invalid_token", "The token provided is not a valid OAuth access or refresh token")
 EXPIRED_TOKEN = (401, "expired_token", "The access or refresh token is expired or has been revoked")
 UNKNOWN_CREDENTIAL = (400, "invalid_request", "Invalid parameter credentialID")
@@ -95,7 +95,7 @@ async def test_a_token_that_was_revoked_is_refused_at_once(world: World) -> None
 @pytest.mark.parametrize("method", ["credentials/info", "credentials/authorize", "signatures/signHash"])
 async def test_another_tenants_credential_looks_as_if_it_did_not_exist(world: World, method: str) -> None:
     hash_ = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
-    wish = {"numSignatures": 1, "PIN": PINS[HANAKO], "hash": [hash_], "SAD": "x", "signAlgo": "1.2.840.10045.4.3.2"}
+    wish = {"numSignatures": 1, "PIN": PINS[MIDORI], "hash": [hash_], "SAD": "x", "signAlgo": "1.2.840.10045.4.3.2"}
     foreign, absent = [
         await world.rival.call(method, wish | {"credentialID": credential_id}) for credential_id in (P256, "no-such")
     ]
@@ -156,7 +156,7 @@ async def test_a_sad_serves_neither_another_client_nor_another_credential(world:
     asked = digest()
     sad = await world.acme.authorize(P256, asked, pin=PIN)
     assert (await world.colleague.sign(P256, sad, asked)).refusal == WRONG_SAD
-    assert (await world.acme.sign("hanako-p384", sad, asked)).refusal == WRONG_SAD
+    assert (await world.acme.sign("midori-p384", sad, asked)).refusal == WRONG_SAD
     assert (await world.acme.sign(P256, sad[:-1] + "_", asked)).refusal == WRONG_SAD
     assert (await world.acme.sign(P256, sad, asked)).status == 200
 

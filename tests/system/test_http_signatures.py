@@ -18,9 +18,9 @@ from tests.support.signatures import (
     pss,
     verify,
 )
-from tests.support.world import HANAKO, P256, PINS, World
+from tests.support.world import MIDORI, P256, PINS, World
 
-PIN = PINS[HANAKO]
+PIN = PINS[MIDORI]
 
 
 def digests(count: int, hash_: str = "sha256") -> list[bytes]:
@@ -46,7 +46,7 @@ def digests(count: int, hash_: str = "sha256") -> list[bytes]:
     ],
 )
 async def test_each_kind_of_key_makes_values_its_certificate_verifies(world: World, key: str, way: Way) -> None:
-    credential, asked = f"hanako-{key}", digests(3, way.hash)
+    credential, asked = f"midori-{key}", digests(3, way.hash)
     sad = await world.acme.authorize(credential, *asked, pin=PIN)
     answer = await world.acme.sign(credential, sad, *asked, way=way)
     verify(await world.acme.certificate(credential), way, asked, answer.values)
@@ -54,10 +54,10 @@ async def test_each_kind_of_key_makes_values_its_certificate_verifies(world: Wor
 
 async def test_a_salt_longer_than_the_key_allows_is_refused(world: World) -> None:
     asked = digests(1)
-    sad = await world.acme.authorize("hanako-rsa2048", *asked, pin=PIN)
-    answer = await world.acme.sign("hanako-rsa2048", sad, *asked, way=pss("sha256", 223))
+    sad = await world.acme.authorize("midori-rsa2048", *asked, pin=PIN)
+    answer = await world.acme.sign("midori-rsa2048", sad, *asked, way=pss("sha256", 223))
     assert answer.refusal == (400, "invalid_request", "Invalid parameter signAlgoParams")
-    assert (await world.acme.sign("hanako-rsa2048", sad, *asked, way=pss("sha256", 222))).status == 200
+    assert (await world.acme.sign("midori-rsa2048", sad, *asked, way=pss("sha256", 222))).status == 200
 
 
 async def test_the_same_request_again_has_the_same_values(world: World) -> None:

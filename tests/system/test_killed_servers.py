@@ -10,7 +10,7 @@ import pytest
 from tests.support.load import Load
 from tests.support.signatures import ECDSA_SHA256, verify
 from tests.support.waiting import until
-from tests.support.world import HANAKO, P256, PINS, World
+from tests.support.world import MIDORI, P256, PINS, World
 
 _OLD_ENOUGH_S = 10.0
 """A quorum queue younger than this does not survive a kill of its broker."""
@@ -25,7 +25,7 @@ async def everything_works_before_and_after(world: World) -> AsyncIterator[None]
     after = await pids_of(world)
     assert {room for room in pids if pids[room] != after[room]} <= {"svg"}
     digest = bytes(32)
-    sad = await world.acme.authorize(P256, digest, pin=PINS[HANAKO])
+    sad = await world.acme.authorize(P256, digest, pin=PINS[MIDORI])
     assert (await world.acme.sign(P256, sad, digest)).status == 200
     assert (await world.acme.timestamp(digest)).status == 200
 
@@ -85,7 +85,7 @@ async def test_postgresql_killed_and_restarted_loses_no_signature_and_makes_none
 
 async def test_without_its_hsm_the_suite_says_so_and_with_it_again_it_signs(world: World) -> None:
     digest = bytes(range(32))
-    sad = await world.acme.authorize(P256, digest, pin=PINS[HANAKO])
+    sad = await world.acme.authorize(P256, digest, pin=PINS[MIDORI])
     tokens = world.stack.token("svg").tokens_folder
     away = tokens.with_name("away")
     tokens.rename(away)

@@ -16,7 +16,7 @@ from shared.trust import Purpose, SigningKey, Trust
 from tests.support.buses import bus_of
 from tests.support.partner import sad_hash
 from tests.support.spy import Heard, Spy
-from tests.support.world import HANAKO, P256, PINS, World
+from tests.support.world import MIDORI, P256, PINS, World
 
 SIGN_HASH, SIGN_DIGESTS = SignHash.TYPE, SignDigests.TYPE
 
@@ -32,7 +32,7 @@ async def sad(world: World, spy: Spy) -> str:
     """Of a signature that was made while the attacker listened."""
     spy.heard.clear()
     digest = secrets.token_bytes(32)
-    sad = await world.acme.authorize(P256, digest, pin=PINS[HANAKO])
+    sad = await world.acme.authorize(P256, digest, pin=PINS[MIDORI])
     assert (await world.acme.sign(P256, sad, digest)).status == 200
     await spy.until_heard(f"{SIGN_HASH}.reply", 1)
     return sad

@@ -16,7 +16,7 @@ from shared.messaging.envelope import open_envelope
 from shared.sealing import unseal
 from shared.trust import Purpose, Trust, load_sealing_key
 from tests.support.spy import Heard, Spy
-from tests.support.world import CANARY, HANAKO, JIRO, P256, PINS, World
+from tests.support.world import CANARY, JIRO, MIDORI, P256, PINS, World
 
 
 async def test_no_secret_stands_in_clear_in_any_log_table_or_message(world: World) -> None:
@@ -50,7 +50,7 @@ async def go_the_whole_way(world: World) -> None:
     digest, other = secrets.token_bytes(32), secrets.token_bytes(32)
     await once.ask_sad(P256, [digest], pin="a-wrong-PIN-that-nobody-has")
     await world.operate("unlock", JIRO, "--tenant", "acme", pin=PINS[JIRO])
-    sad = await once.authorize(P256, digest, other, pin=PINS[HANAKO])
+    sad = await once.authorize(P256, digest, other, pin=PINS[MIDORI])
     assert (await once.sign(P256, sad, digest)).status == 200
     extended = await once.call("credentials/extendTransaction", {"credentialID": P256, "SAD": sad})
     world.secrets.add(extended.body["SAD"])
