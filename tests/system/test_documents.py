@@ -18,7 +18,7 @@ from pyhanko.sign.validation import async_validate_pdf_signature
 from pyhanko_certvalidator import ValidationContext
 
 from deploy.local.document import write_document
-from tests.support.world import HANAKO, P256, PINS, World
+from tests.support.world import MIDORI, P256, PINS, World
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ async def test_the_readmes_first_signature_with_curl_verifies(world: World, tmp_
     environment = {
         "GATEWAY": world.stack.rooms.gateway_url,
         "AUTH": world.stack.rooms.authentication_url,
-        "PIN": PINS[HANAKO],
+        "PIN": PINS[MIDORI],
     }
     printed = await run(["sh", "-euc", script], environment)
     (value,) = re.findall(r'"signatures": \["([^"]+)"\]', printed)
@@ -65,7 +65,7 @@ async def test_the_partners_pyhanko_program_signs(world: World, tmp_path: Path) 
     source.write_bytes(write_document(now=datetime.now(UTC)))
     program = str(ROOT / "docs" / "examples" / "sign_pdf.py")
     token = world.acme.token
-    arguments = [world.stack.rooms.gateway_url, token, P256, PINS[HANAKO], str(source), str(target)]
+    arguments = [world.stack.rooms.gateway_url, token, P256, PINS[MIDORI], str(source), str(target)]
     await run([sys.executable, program, *arguments], {})
     with target.open("rb") as signed:
         (signature,) = PdfFileReader(signed).embedded_signatures
