@@ -498,3 +498,9 @@ async def test_listing_needs_a_user_of_the_tenant(sam: SAMUnderTest, party: Part
     assert await listed(None) is Code.USER_ID_REQUIRED
     assert await listed("nobody") is Code.USER_ID_UNKNOWN
     assert await listed(party.user_id, tenant="rival") is Code.USER_ID_UNKNOWN
+
+
+async def test_many_right_pins_at_once_are_no_guessing(sam: SAMUnderTest, party: Party, credential: Credential) -> None:
+    authorized = await asyncio.gather(*(party.authorize(credential) for _ in range(12)))
+    assert len(authorized) == 12
+    assert await tries_left(sam, party) == 5
