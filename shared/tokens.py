@@ -1,5 +1,6 @@
 """Access tokens (RFC 9068): written by authentication, checked by authentication and, for itself, by the SAM."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -68,14 +69,42 @@ def verifying_keys(trust: Trust) -> KeySet:
     return KeySet([OKPKey.import_key(key, {"kid": key_id, "use": "sig"}) for key_id, key in keys.items()])
 
 
+class TokenReader:
+    """Reads tokens as `read_token` does, and knows again what it has verified: a client sends one token many times.
+
+    What is remembered is the token's hash and that its signature was good. Times are checked whenever it comes, and
+    revocation is asked for by whoever reads it.
+    """
+
+    def __init__(self, keys: KeySet, *, remembered_max: int = 1024) -> None:
+        self._keys = keys
+        self._remembered_max = remembered_max
+        self._verified: dict[bytes, AccessToken] = {}
+
+    def read(self, text: str, *, now: datetime) -> AccessToken:
+        """The token's facts; refuses as `read_token` does."""
+        digest = hashlib.sha256(text.encode()).digest()
+        token = self._verified.get(digest)
+        if token is None:
+            token = _verify(text, self._keys)
+            if len(self._verified) >= self._remembered_max:
+                del self._verified[next(iter(self._verified))]
+            self._verified[digest] = token
+        return _in_time(token, now=now)
+
+
 def read_token(text: str, keys: KeySet, *, now: datetime) -> AccessToken:
     """The token's facts; TOKEN_INVALID when it is not ours as it stands, TOKEN_EXPIRED when it was."""
+    return _in_time(_verify(text, keys), now=now)
+
+
+def _verify(text: str, keys: KeySet) -> AccessToken:
     try:
         decoded = jwt.decode(text, keys, algorithms=[_ALGORITHM])
         claims = decoded.claims
         if decoded.header.get("typ") != _TYPE or claims["aud"] != AUDIENCE:
             raise RakkanError(Code.TOKEN_INVALID, "not an access token for this service")
-        token = AccessToken(
+        return AccessToken(
             token_id=claims["jti"],
             issuer=claims["iss"],
             client_id=claims["client_id"],
@@ -90,6 +119,9 @@ def read_token(text: str, keys: KeySet, *, now: datetime) -> AccessToken:
         )
     except (JoseError, ValueError, KeyError, TypeError):
         raise RakkanError(Code.TOKEN_INVALID, "not signed by our authentication service") from None
+
+
+def _in_time(token: AccessToken, *, now: datetime) -> AccessToken:
     if now >= token.expires_at:
         raise RakkanError(Code.TOKEN_EXPIRED)
     if token.issued_at > now + timedelta(seconds=5):

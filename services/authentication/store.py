@@ -161,11 +161,13 @@ class Store(GrantsStore):
         return Client(**{**row, **lists})
 
     async def check_alive(self, token: AccessToken) -> None:
-        """TOKEN_INVALID unless we issued it, to this client, and nobody has ended it."""
+        """TOKEN_INVALID unless we issued it, to this client; TOKEN_EXPIRED, the word of the CSC, once it was ended."""
         with reachable():
             ended = await self._pool.fetchval(_ENDED, _token_hash(token.token_id), token.client_id)
-        if ended is not False:
-            raise RakkanError(Code.TOKEN_INVALID, "revoked, of a suspended client, or not issued here")
+        if ended is None:
+            raise RakkanError(Code.TOKEN_INVALID, "not issued here")
+        if ended:
+            raise RakkanError(Code.TOKEN_EXPIRED, "revoked, or of a suspended client")
 
     async def spend_assertion(self, assertion: Assertion) -> None:
         """CLIENT_REFUSED when it was used before."""

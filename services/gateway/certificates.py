@@ -8,25 +8,11 @@ from functools import lru_cache
 from asn1crypto.core import Sequence as ASN1Sequence
 from asn1crypto.core import SequenceOf
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.algorithms import Hash, Scheme, SignatureAlgorithm
-from shared.errors import Code, RakkanError
+from shared.algorithms import SignatureAlgorithm
+from shared.verification import verify_all
 
-_HASHES: dict[Hash, hashes.HashAlgorithm] = {
-    Hash.SHA256: hashes.SHA256(),
-    Hash.SHA384: hashes.SHA384(),
-    Hash.SHA512: hashes.SHA512(),
-    Hash.SHA3_256: hashes.SHA3_256(),
-    Hash.SHA3_384: hashes.SHA3_384(),
-    Hash.SHA3_512: hashes.SHA3_512(),
-}
 _QC_STATEMENTS = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.3")
 
 
@@ -79,44 +65,13 @@ def _qc_statements(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _public_key(der: bytes) -> object:
-    return x509.load_der_x509_certificate(der).public_key()
+def _public_key(der: bytes) -> bytes:
+    key = x509.load_der_x509_certificate(der).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def check_values(
     certificate: bytes, algorithm: SignatureAlgorithm, digests: Sequence[bytes], values: Sequence[bytes]
 ) -> None:
-    """Raise KEY_DAMAGED unless every value is the signature of its digest under the certificate.
-
-    Requirement D-10: a swapped key or a fault in the HSM is noticed before a value leaves the house. The library
-    releases the interpreter lock while it verifies, so a batch may be checked on a thread.
-    """
-    if len(values) != len(digests):
-        raise RakkanError(Code.KEY_DAMAGED, f"{len(values)} values for {len(digests)} digests")
-    try:
-        _verify(_public_key(certificate), algorithm, digests, values)
-    except InvalidSignature:
-        raise RakkanError(Code.KEY_DAMAGED, "a value does not verify under the certificate") from None
-
-
-def _verify(key: object, algorithm: SignatureAlgorithm, digests: Sequence[bytes], values: Sequence[bytes]) -> None:
-    hash_ = _HASHES[algorithm.hash]
-    prehashed = Prehashed(hash_)
-    pairs = zip(digests, values, strict=True)
-    if algorithm.scheme is Scheme.ECDSA and isinstance(key, EllipticCurvePublicKey):
-        ecdsa = ECDSA(prehashed)
-        for digest, value in pairs:
-            key.verify(value, digest, ecdsa)
-    elif algorithm.scheme in (Scheme.RSA_PKCS1, Scheme.RSA_PSS) and isinstance(key, RSAPublicKey):
-        rule = (
-            padding.PKCS1v15()
-            if algorithm.salt_bytes is None
-            else padding.PSS(padding.MGF1(hash_), algorithm.salt_bytes)
-        )
-        for digest, value in pairs:
-            key.verify(value, digest, rule, prehashed)
-    elif algorithm.scheme is Scheme.ED25519 and isinstance(key, Ed25519PublicKey):
-        for digest, value in pairs:
-            key.verify(value, digest)
-    else:
-        raise RakkanError(Code.KEY_DAMAGED, "the certificate's key is of another kind")
+    """Raise KEY_DAMAGED unless every value is the signature of its digest under the certificate (requirement D-10)."""
+    verify_all(_public_key(certificate), algorithm, digests, values)

@@ -16,7 +16,7 @@ from services.gateway.limits import Buckets
 from services.gateway.refusals import MALFORMED_HEADER, CSCError
 from shared.dpop import ALGORITHMS, ReplayMemory, check_proof
 from shared.errors import Code, RakkanError
-from shared.tokens import AccessToken, read_token, verifying_keys
+from shared.tokens import AccessToken, TokenReader, verifying_keys
 from shared.trust import Trust
 
 _AUTHORIZATION = re.compile(r"(bearer|dpop) +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
@@ -37,7 +37,7 @@ class Entrance:
     def __init__(self, settings: settings.Settings, trust: Trust) -> None:
         limits = settings.limits
         self._public_url = settings.public_url
-        self._keys = verifying_keys(trust)
+        self._tokens = TokenReader(verifying_keys(trust))
         self._seen = ReplayMemory()
         self._clients = Buckets(per_s=limits.requests_per_s, burst=limits.burst, callers_max=limits.callers_max)
         self._strangers = Buckets(
@@ -49,7 +49,7 @@ class Entrance:
         now = datetime.now(UTC)
         try:
             presented = _presented(request, version)
-            facts = read_token(presented.text, self._keys, now=now)
+            facts = self._tokens.read(presented.text, now=now)
             self._check_possession(request, presented, facts, now=now)
         except (CSCError, RakkanError):
             self.stranger(request)
@@ -68,7 +68,7 @@ class Entrance:
         Only the binding is looked at here; whether the SAD is good at all is the SAM's to say.
         """
         try:
-            facts = read_token(sad, self._keys, now=datetime.now(UTC))
+            facts = self._tokens.read(sad, now=datetime.now(UTC))
         except RakkanError:
             return
         if facts.key_thumbprint is not None and facts.key_thumbprint != caller.facts.key_thumbprint:

@@ -29,7 +29,7 @@ from shared.contracts import approval, sam
 from shared.hsm import Token
 from shared.messaging.bus import Handlers
 from shared.runtime import Room, run
-from shared.tokens import verifying_keys
+from shared.tokens import TokenReader, verifying_keys
 from shared.trust import SigningKey
 
 
@@ -46,7 +46,7 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
         token = SAMToken(hsm)
         seal = RowSeal(await token.unseal_row_key())
         store = Store(room.pool, seal)
-        access = Access(store, room.sealing_key, verifying_keys(trust))
+        access = Access(store, room.sealing_key, TokenReader(verifying_keys(trust)))
         verifier = FactorVerifier(store, token, seal, audit, settings.factors, _now)
         activator = Activator(
             SigningKey.load(settings.activations_key_file), seal, trust.sealing_key("svg"), trust.epoch, _now

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from joserfc.jwk import KeySet
 
 from services.sam.rows import Credential, Signer
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, unseal
-from shared.tokens import AccessToken, read_token
+from shared.tokens import AccessToken, TokenReader
 
 _SERVICE = "service"
 _CREDENTIAL = "credential"
@@ -25,6 +24,8 @@ class AccessStore(Protocol):
 
     async def signer(self, signer_id: str) -> Signer: ...
 
+    async def parties(self, token: AccessToken, credential_id: str) -> tuple[Credential, Signer] | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Presented:
@@ -34,13 +35,23 @@ class Presented:
     authorization_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """All who have a part in one signature."""
+
+    secrets: Secrets
+    token: AccessToken
+    credential: Credential
+    signer: Signer
+
+
 @dataclass(frozen=True)
 class Access:
     """Opens what the gateway sealed for the SAM. The gateway's word that somebody may is not taken."""
 
     store: AccessStore
     sealing_key: X25519PrivateKey
-    token_keys: KeySet
+    tokens: TokenReader
 
     async def caller(
         self, sealed: bytes, *, message: str, subject: str, now: datetime, of_one_credential: bool = False
@@ -49,14 +60,9 @@ class Access:
 
         A token of scope `credential` is one authorization's, and good only where `of_one_credential` says so.
         """
-        secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
-        if secrets.access_token is None:
-            raise RakkanError(Code.TOKEN_INVALID, "no access token")
-        token = read_token(secrets.access_token.get_secret_value(), self.token_keys, now=now)
-        if not (token.scope == _CREDENTIAL and of_one_credential) and _SERVICE not in token.scope.split():
-            raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
-        if token.scope == _CREDENTIAL:
-            _check_names_authorization(token)
+        secrets, token = self._read(
+            sealed, message=message, subject=subject, now=now, of_one_credential=of_one_credential
+        )
         await self.store.check_token(token)
         return secrets, token
 
@@ -68,10 +74,19 @@ class Access:
         if token.scope == _CREDENTIAL and token.credential_id != credential_id:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         if token.user_id is not None:
-            signer = await self.store.signer(credential.signer_id)
-            if signer.user_id != token.user_id:
-                raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+            _check_own(await self.store.signer(credential.signer_id), token)
         return credential
+
+    async def parties(self, sealed: bytes, *, message: str, credential_id: str, now: datetime) -> Parties:
+        """`caller` and `credential`, and the signer, by one question to the database: the way of every signature."""
+        secrets, token = self._read(sealed, message=message, subject=credential_id, now=now, of_one_credential=True)
+        found = await self.store.parties(token, credential_id)
+        if found is None or found[0].tenant_id != token.tenant_id:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        if token.scope == _CREDENTIAL and token.credential_id != credential_id:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        _check_own(found[1], token)
+        return Parties(secrets, token, *found)
 
     async def presented(self, secrets: Secrets, token: AccessToken, credential_id: str, *, now: datetime) -> Presented:
         """What the caller presents for a signature; SAD_INVALID or SAD_EXPIRED.
@@ -88,13 +103,32 @@ class Access:
         if "." not in text:
             return Presented(sad_hash=hashlib.sha256(text.encode()).digest())
         try:
-            sad = read_token(text, self.token_keys, now=now)
+            sad = self.tokens.read(text, now=now)
             await self.store.check_token(sad)
             _check_stands_for_sad(sad, token, credential_id)
         except RakkanError as refusal:
             code = Code.SAD_EXPIRED if refusal.code in _EXPIRED else Code.SAD_INVALID
             raise RakkanError(code, refusal.detail) from None
         return Presented(authorization_id=sad.authorization_id)
+
+    def _read(
+        self, sealed: bytes, *, message: str, subject: str, now: datetime, of_one_credential: bool
+    ) -> tuple[Secrets, AccessToken]:
+        secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
+        if secrets.access_token is None:
+            raise RakkanError(Code.TOKEN_INVALID, "no access token")
+        token = self.tokens.read(secrets.access_token.get_secret_value(), now=now)
+        if not (token.scope == _CREDENTIAL and of_one_credential) and _SERVICE not in token.scope.split():
+            raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
+        if token.scope == _CREDENTIAL:
+            _check_names_authorization(token)
+        return secrets, token
+
+
+def _check_own(signer: Signer, token: AccessToken) -> None:
+    """A signer's token is good for her own credentials; another's looks as if it did not exist."""
+    if token.user_id is not None and signer.user_id != token.user_id:
+        raise RakkanError(Code.CREDENTIAL_UNKNOWN)
 
 
 def _check_names_authorization(token: AccessToken) -> None:

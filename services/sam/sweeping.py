@@ -13,6 +13,7 @@ from services.sam.rows import State
 from shared.contracts.base import Job
 from shared.contracts.sam import EndCredential, PrepareCredential
 from shared.database import Connection
+from shared.errors import RakkanError
 from shared.messaging import operation, outbox
 
 log = structlog.get_logger()
@@ -45,7 +46,7 @@ async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
                 await store.forget_tokens(now=now())
                 await store.forget_challenges(before=now() - _KEPT_AFTER_EXPIRY)
                 await store.forget_contexts(before=now() - _KEPT_AFTER_EXPIRY)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as trouble:
+        except (asyncpg.PostgresError, RakkanError) as trouble:
             log.warning("sweep failed", why=str(trouble))
         await asyncio.sleep(_EVERY_S)
 

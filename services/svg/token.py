@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from services.svg.checks import Key
-from services.svg.verification import verify_all
 from services.svg.wrapping import (
     KeyAttributes,
     NewKey,
@@ -15,6 +14,7 @@ from services.svg.wrapping import (
 from shared.algorithms import KeyAlgorithm, SignatureAlgorithm
 from shared.errors import Code, RakkanError
 from shared.hsm import Session, Token
+from shared.verification import verify_all
 
 OUTER_SECRET = "svg-outer"  # noqa: S105  # the label of a key in the token
 _RESIDENT = b"R"

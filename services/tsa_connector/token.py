@@ -9,7 +9,7 @@ from asn1crypto import algos
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -18,20 +18,13 @@ from services.tsa_connector.chain import check_chain, extensions_of
 from services.tsa_connector.request import TimestampRequest
 from shared.algorithms import HASH_BY_OID, Hash
 from shared.errors import Code, RakkanError
+from shared.verification import HASHES
 
 _GRANTED = {"granted", "granted_with_mods"}
 _PASSING = {"time_not_available", "system_failure"}
 """Failures that end by themselves."""
 _DER = serialization.Encoding.DER
 _SERIAL_BITS_MAX = 160
-_HASHES: dict[Hash, hashes.HashAlgorithm] = {
-    Hash.SHA256: hashes.SHA256(),
-    Hash.SHA384: hashes.SHA384(),
-    Hash.SHA512: hashes.SHA512(),
-    Hash.SHA3_256: hashes.SHA3_256(),
-    Hash.SHA3_384: hashes.SHA3_384(),
-    Hash.SHA3_512: hashes.SHA3_512(),
-}
 
 
 @dataclass(frozen=True)
@@ -157,11 +150,11 @@ def _check_signature(statement: SignerStatement, certificate: x509.Certificate) 
         key = certificate.public_key()
         signature, signed = statement.signature, statement.signed_bytes
         if isinstance(key, ec.EllipticCurvePublicKey) and algorithm.signature_algo == "ecdsa":
-            key.verify(signature, signed, ec.ECDSA(_HASHES[hash_]))
+            key.verify(signature, signed, ec.ECDSA(HASHES[hash_]))
         elif isinstance(key, rsa.RSAPublicKey) and algorithm.signature_algo == "rsassa_pkcs1v15":
-            key.verify(signature, signed, padding.PKCS1v15(), _HASHES[hash_])
+            key.verify(signature, signed, padding.PKCS1v15(), HASHES[hash_])
         elif isinstance(key, rsa.RSAPublicKey) and algorithm.signature_algo == "rsassa_pss":
-            key.verify(signature, signed, _pss(algorithm, hash_), _HASHES[hash_])
+            key.verify(signature, signed, _pss(algorithm, hash_), HASHES[hash_])
         elif isinstance(key, ed25519.Ed25519PublicKey) and algorithm.signature_algo == "ed25519":
             key.verify(signature, signed)
         else:
@@ -182,7 +175,7 @@ def _pss(algorithm: algos.SignedDigestAlgorithm, hash_: Hash) -> padding.PSS:
     mask = parameters["mask_gen_algorithm"]
     if mask["algorithm"].native != "mgf1" or Hash(mask["parameters"]["algorithm"].native) is not hash_:
         raise _untrusted("a mask generation that is not MGF1 over the same hash")
-    return padding.PSS(mgf=padding.MGF1(_HASHES[hash_]), salt_length=parameters["salt_length"].native)
+    return padding.PSS(mgf=padding.MGF1(HASHES[hash_]), salt_length=parameters["salt_length"].native)
 
 
 def _check_purpose(certificate: x509.Certificate, *, at: datetime) -> None:

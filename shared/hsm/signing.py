@@ -22,6 +22,7 @@ from shared.algorithms import (
 from shared.errors import Code, RakkanError
 
 _VALUE_BYTES_MAX = 1024
+_MESSAGE_BYTES_MAX = 4096
 _PSS = {
     Hash.SHA256: (Mechanism.SHA256, MGF.SHA256),
     Hash.SHA384: (Mechanism.SHA384, MGF.SHA384),
@@ -43,7 +44,7 @@ def sign_all(
     """
     check_algorithm(key_algorithm, algorithm)
     for digest in digests:
-        check_digest(algorithm, digest)
+        _check_message(algorithm, digest)
     mechanism, parameter = _mechanism(algorithm)
     try:
         raw = [
@@ -58,6 +59,15 @@ def sign_all(
     except (MechanismInvalid, MechanismParamInvalid, ArgumentsBad):
         raise RakkanError(Code.SIGN_PARAMETERS_REFUSED, f"the HSM does not know {algorithm}") from None
     return tuple(raw) if algorithm.scheme is not Scheme.ECDSA else tuple(_der(value) for value in raw)
+
+
+def _check_message(algorithm: SignatureAlgorithm, message: bytes) -> None:
+    # Ed25519 hashes for itself (RFC 8032): it gets a digest or a whole certificate request, and whoever asks us has
+    # checked which of the two it may be.
+    if algorithm.scheme is not Scheme.ED25519:
+        check_digest(algorithm, message)
+    elif not 0 < len(message) <= _MESSAGE_BYTES_MAX:
+        raise RakkanError(Code.DIGEST_LENGTH, f"{len(message)} bytes for Ed25519")
 
 
 def algorithm_of(key: Any) -> KeyAlgorithm:

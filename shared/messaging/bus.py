@@ -159,11 +159,13 @@ class Bus:
         """The link, waited for as long as a broker takes to restart, not until every caller's deadline."""
         try:
             async with asyncio.timeout(_LINK_WAIT_S):
-                while self._link is None:
+                while (link := self._link) is None or link.lost.is_set():
+                    # A lost link stays here until its keeper has the floor: waiting is what gives it to it.
+                    self._linked.clear()
                     await self._linked.wait()
         except TimeoutError:
             raise RakkanError(Code.UNAVAILABLE, "no connection to the broker") from None
-        return self._link
+        return link
 
     def _answered(self, sealed: bytes) -> None:
         try:
@@ -317,7 +319,6 @@ class Bus:
             await self._link.lost.wait()
             consuming.cancel()
             log.warning("broker lost")
-            self._linked.clear()
             lost, self._link = self._link, None
             await lost.close()
 

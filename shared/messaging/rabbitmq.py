@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aio_pika
+import aiormq.abc
 import aiormq.exceptions
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from shared.errors import Code, RakkanError
@@ -23,11 +24,14 @@ from shared.settings import Broker, secret
 
 T = TypeVar("T")
 
+_PERSISTENT = 2
+
 _TROUBLE = (
     aio_pika.exceptions.AMQPException,
     aiormq.exceptions.AMQPException,
     ConnectionError,
     OSError,
+    RuntimeError,  # what aiormq says of a channel or a connection that has just been closed
 )
 
 
@@ -67,9 +71,8 @@ class Link:
     def __init__(self, connection: AbstractConnection, settings: Broker) -> None:
         self._connection = connection
         self._settings = settings
-        self._exchanges: dict[str, AbstractExchange] = {}
         self._consumers: list[tuple[Any, str]] = []
-        self._out: AbstractChannel
+        self._out: aiormq.abc.AbstractChannel
         self.reply_queue = ""
         self.lost = asyncio.Event()
 
@@ -80,7 +83,7 @@ class Link:
         """
         self._connection.close_callbacks.add(self._end)
         # Without on_return_raises an unroutable message counts as sent (T1).
-        self._out = await self._channel(publisher_confirms=True)
+        self._out = await (await self._channel(publisher_confirms=True)).get_underlay_channel()
         replies = await self._channel(publisher_confirms=False)
         self.reply_queue = reply_queue(sender, secrets.token_hex(8))
         queue = await replies.declare_queue(self.reply_queue, exclusive=True, auto_delete=True, durable=False)
@@ -140,17 +143,28 @@ class Link:
         LinkLostError leaves it unknown (T6). Refused: OVERLOADED when the queue is full, UNAVAILABLE
         when no queue takes it, FORBIDDEN when the broker does not let us.
         """
-        message = aio_pika.Message(
-            body,
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,  # the default is not (T3)
+        properties = Basic.Properties(
+            delivery_mode=_PERSISTENT,  # the default is not (T3)
             content_type="application/vnd.rakkan.sealed",
             message_id=message_id,
-            type=type_,
+            message_type=type_,
             reply_to=reply_to,
-            expiration=max(expires_s, 0.001),
+            expiration=str(max(int(expires_s * 1000), 1)),
         )
+        # The channel below aio_pika's: its own Message and Exchange do nothing more, and cost as much again.
+        publishing = self._out.basic_publish(
+            body,
+            exchange=exchange,
+            routing_key=key,
+            properties=properties,
+            mandatory=True,
+            timeout=self._settings.publish_timeout_s,
+        )
+        await self._confirmed(publishing, type_)
+
+    async def _confirmed(self, publishing: Awaitable[Any], type_: str) -> None:
         try:
-            result = await _uncancelled(self._publish(message, exchange, key))
+            result = await _uncancelled(publishing)
         except aio_pika.exceptions.PublishError:
             raise RakkanError(Code.UNAVAILABLE, f"no queue takes {type_}") from None
         except aio_pika.exceptions.DeliveryError:
@@ -162,17 +176,14 @@ class Link:
             # on their way over one channel, whose confirms would be mixed up (T14).
             self.lost.set()
             raise LinkLostError(f"no confirmation of {type_} in time: outcome unknown") from trouble
+        except LinkLostError:
+            self.lost.set()
+            raise
         except _TROUBLE as trouble:
+            self.lost.set()
             raise LinkLostError(str(trouble)) from trouble
         if not isinstance(result, Basic.Ack):
             raise RakkanError(Code.UNAVAILABLE, f"the broker did not confirm {type_}")
-
-    async def _publish(self, message: aio_pika.Message, exchange: str, key: str) -> Any:
-        if exchange not in self._exchanges:
-            self._exchanges[exchange] = await self._out.get_exchange(exchange, ensure=False)
-        return await self._exchanges[exchange].publish(
-            message, routing_key=key, mandatory=True, timeout=self._settings.publish_timeout_s
-        )
 
     async def check(self) -> None:
         """UNAVAILABLE when the link is lost or the broker blocks publishers, which no flag shows (T7)."""

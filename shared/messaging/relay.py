@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import structlog
 
+from shared.database import reachable
 from shared.errors import RakkanError
 from shared.messaging.bus import Bus
 from shared.messaging.outbox import Outbox, Posted
@@ -21,12 +22,14 @@ async def relay(outbox: Outbox, bus: Bus) -> None:
     """Run until cancelled. A row is deleted only after the broker confirmed it; until then nobody else sends it."""
     while True:
         try:
-            async with outbox.take(_JOBS_AT_ONCE) as (jobs, confirmed):
-                for job in jobs:
-                    if await _sent(bus, job):
-                        confirmed.append(job.message_id)
+            # What asyncpg raises when the server goes away is of many kinds; one not caught would end the relay.
+            with reachable():
+                async with outbox.take(_JOBS_AT_ONCE) as (jobs, confirmed):
+                    for job in jobs:
+                        if await _sent(bus, job):
+                            confirmed.append(job.message_id)
             pause_s = _PAUSE_S if len(confirmed) == len(jobs) else _TROUBLE_PAUSE_S
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as trouble:
+        except (asyncpg.PostgresError, RakkanError) as trouble:
             log.warning("outbox not reached", why=str(trouble))
             pause_s = _TROUBLE_PAUSE_S
         await asyncio.sleep(pause_s)

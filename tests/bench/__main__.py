@@ -53,7 +53,7 @@ async def _single(suite: Suite, plan: Plan, progress: Progress) -> None:
                     suite, KeyAlgorithm.P256, callers=callers, hashes=1, seconds=plan.seconds, expected_per_s=500
                 )
             )
-    print(report.single(points), flush=True)  # noqa: T201  # a command's result
+    _show(report.single(points))
 
 
 async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
@@ -78,25 +78,30 @@ async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
     await suite.use_workers(1)
     with progress.step("the raw HSM once more"):
         after = raw.measure(processes=1, seconds=plan.seconds / 2)
-    print(report.raw(before, two, after))  # noqa: T201  # a command's result
-    print(report.batches(points, raw.mean(before, after)), flush=True)  # noqa: T201  # a command's result
+    _show(report.raw(before, two, after))
+    _show(report.batches(points, raw.mean(before, after)))
 
 
 def _room(suite: Suite) -> None:
     taken = starting.room_s(suite, times=5)
     rows = [(starting.ROOM, f"{statistics.median(taken):.2f}", f"{max(taken):.2f}")]
-    print(report.table("Start of one room until it is ready", ("room", "median s", "longest s"), rows))  # noqa: T201
+    _show(report.table("Start of one room until it is ready", ("room", "median s", "longest s"), rows))
 
 
 def _demo() -> None:
     rows = [(what, f"{seconds:.1f}") for what, seconds in starting.demo_s().items()]
-    print(report.table("./rakkan demo in a clone", ("run", "s"), rows))  # noqa: T201  # a command's result
+    _show(report.table("./rakkan demo in a clone", ("run", "s"), rows))
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main(argv: list[str]) -> int:
     plan = _read(argv)
     progress = Progress()
-    print(report.machine(), flush=True)  # noqa: T201  # a command's result
+    _show(report.machine())
     if {"single", "batches", "room"} & set(plan.names):
         with running(progress) as suite, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             gc.freeze()

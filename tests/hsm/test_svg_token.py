@@ -11,11 +11,11 @@ import pytest
 from services.svg.ceremony import Ceremony, Settings, perform
 from services.svg.checks import Key
 from services.svg.token import SVGToken
-from services.svg.verification import verify_all
 from services.svg.wrapping import KeyAttributes
 from shared.algorithms import Hash, KeyAlgorithm, Profile, Scheme, SignatureAlgorithm
 from shared.errors import Code, RakkanError
 from shared.hsm import Token
+from shared.verification import verify_all
 from tests.support.softhsm import SO_PIN, make_token, seen
 
 ECDSA = SignatureAlgorithm(Scheme.ECDSA, Hash.SHA256)

@@ -7,10 +7,10 @@ import pkcs11
 import pytest
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
-from services.svg.verification import verify_all
 from shared.algorithms import Family, Hash, KeyAlgorithm, Scheme, SignatureAlgorithm
 from shared.errors import Code, RakkanError
 from shared.hsm import Session, Token, templates
+from shared.verification import verify_all
 from tests.support.softhsm import SO_PIN, make_token, seen
 
 DIGESTS = tuple(hashlib.sha256(bytes([n])).digest() for n in range(3))

@@ -181,3 +181,21 @@ async def _linked(bus: Bus) -> None:
     async with asyncio.timeout(10):
         while bus._link is None:  # noqa: ASYNC110  # the link has no event for tests
             await asyncio.sleep(0.01)
+
+
+async def test_asks_under_a_killed_broker_leave_the_floor_to_others(broker: Stack) -> None:
+    """Asks that tried a dead link again and again without waiting once held up the whole process."""
+    bus = bus_of(broker, "gateway")
+    async with bus.connected():
+        await _linked(bus)
+        link = bus._link
+        assert link is not None
+        await link.close()
+        with operation.begin("gateway", timeout_s=3):
+            asks = [asyncio.create_task(bus.ask(ASKED)) for _ in range(20)]
+            async with asyncio.timeout(2):
+                await _linked(bus)
+                while bus._link is link:  # noqa: ASYNC110  # the link has no event for tests
+                    await asyncio.sleep(0.01)
+            outcomes = await asyncio.gather(*asks, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {RakkanError}

@@ -248,7 +248,7 @@ async def test_tokens_that_do_not_hold_are_refused(sam: SAMUnderTest, party: Par
         token = sam.access_token(token_id="t1", issued_at=sam.clock.now() - timedelta(seconds=2))
         with operation.begin("authentication", timeout_s=5):
             await sam.ending.revoke_tokens(RevokeTokens(until=sam.clock.now() + timedelta(hours=1), **refused))
-        assert await code_of(party.authorize(credential, access_token=token)) is Code.TOKEN_INVALID
+        assert await code_of(party.authorize(credential, access_token=token)) is Code.TOKEN_EXPIRED
     async with sam.store.transaction() as connection:
         await connection.execute("delete from refused_tokens")
         await connection.execute("delete from refused_clients")
@@ -498,3 +498,9 @@ async def test_listing_needs_a_user_of_the_tenant(sam: SAMUnderTest, party: Part
     assert await listed(None) is Code.USER_ID_REQUIRED
     assert await listed("nobody") is Code.USER_ID_UNKNOWN
     assert await listed(party.user_id, tenant="rival") is Code.USER_ID_UNKNOWN
+
+
+async def test_many_right_pins_at_once_are_no_guessing(sam: SAMUnderTest, party: Party, credential: Credential) -> None:
+    authorized = await asyncio.gather(*(party.authorize(credential) for _ in range(12)))
+    assert len(authorized) == 12
+    assert await tries_left(sam, party) == 5

@@ -163,11 +163,11 @@ async def test_suspending_a_client_ends_its_tokens_here_and_at_the_sam(world: Wo
     [revoked] = world.sam.revocations
     assert (revoked.client_id, revoked.token_id, revoked.issued_before) == ("one", None, world.clock.now())
     assert revoked.until > world.clock.now() + timedelta(seconds=TOKEN_LIFETIME_MAX_S)
-    assert await code_of(world, check(world, text)) is Code.TOKEN_INVALID
+    assert await code_of(world, check(world, text)) is Code.TOKEN_EXPIRED
     await world.handlers.check_token(check(world, other))
     with asked_by_operator():
         await world.handlers.suspend_client(SuspendClient(client_id="one", suspended=False))
-    assert await code_of(world, check(world, text)) is Code.TOKEN_INVALID
+    assert await code_of(world, check(world, text)) is Code.TOKEN_EXPIRED
     assert world.events[-2:] == ["client.suspended", "client.resumed"]
 
 
@@ -176,7 +176,7 @@ async def test_suspending_a_tenant_ends_the_tokens_of_all_its_clients(world: Wor
     with asked_by_operator():
         await world.handlers.suspend_tenant(SuspendTenant(tenant_id="acme", suspended=True))
     assert {revoked.client_id for revoked in world.sam.revocations} == {"one", "two"}
-    assert await code_of(world, check(world, text)) is Code.TOKEN_INVALID
+    assert await code_of(world, check(world, text)) is Code.TOKEN_EXPIRED
 
 
 async def test_without_the_sam_nobody_is_suspended_and_the_operator_is_told(world: World) -> None:

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.svg.handlers import Handlers
 from services.svg.pool import KeyPool
-from services.svg.verification import verify_all
 from shared.activation import Use, sign_activation
 from shared.algorithms import Hash, KeyAlgorithm, Scheme, SignatureAlgorithm
 from shared.contracts.svg import KeyGenerated, SignatureValues, SignDigests
 from shared.errors import Code, RakkanError
 from shared.trust import Trust
+from shared.verification import verify_all
 from tests.support.activations import NOW, SAM
 from tests.support.svg_fakes import FakeStore, FakeToken
 

@@ -216,13 +216,14 @@ class FakeStore:
 
     async def check_alive(self, token: AccessToken) -> None:
         known = self.rows.tokens.get(token.token_id)
+        if known is None:
+            raise RakkanError(Code.TOKEN_INVALID)
         if (
-            known is None
-            or token.token_id in self.rows.revoked
+            token.token_id in self.rows.revoked
             or _is_suspended(self.rows, token.client_id)
             or known.issued_at < self.rows.tokens_from.get(token.client_id, known.issued_at)
         ):
-            raise RakkanError(Code.TOKEN_INVALID)
+            raise RakkanError(Code.TOKEN_EXPIRED)
 
     async def accounts(self) -> Accounts:
         clients = tuple(

@@ -34,7 +34,7 @@ from shared.contracts.svg import DestroyKey, GenerateKey, KeyGenerated, Signatur
 from shared.database import Pool
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, seal, unseal
-from shared.tokens import AccessToken, verifying_keys, write_token
+from shared.tokens import AccessToken, TokenReader, verifying_keys, write_token
 from shared.trust import Purpose, SigningKey, Trust, key_id_of
 
 PIN = "739154"
@@ -146,7 +146,7 @@ class SAMUnderTest:
         self.svg = FakeSVG(self.trust, self.keys["svg"], public_key, self.clock.now)
         self.factors, limits = Factors(), Authorizations(waiting_max_per_credential=20)
         now = self.clock.now
-        access = Access(self.store, self.keys["sam"], verifying_keys(self.trust))
+        access = Access(self.store, self.keys["sam"], TokenReader(verifying_keys(self.trust)))
         verifier = FactorVerifier(self.store, SAMToken(token), self.seal, audit, self.factors, now)
         activator = Activator(activations_key, self.seal, self.keys["svg"].public_key(), EPOCH, now)
         self.signing = SigningHandlers(

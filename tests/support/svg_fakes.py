@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from services.svg.checks import Key, Operation, content_hash_of
-from services.svg.verification import verify_all
 from services.svg.wrapping import KeyAttributes, NewKey, Wrapped, close_envelope, open_envelope, outer_secret_input
 from shared.activation import Activation
 from shared.algorithms import KeyAlgorithm, SignatureAlgorithm
 from shared.errors import Code, RakkanError
+from shared.verification import verify_all
 
 
 @dataclass

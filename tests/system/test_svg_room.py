@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import pytest
 
 from deploy.local.stack import Stack
-from services.svg.verification import verify_all
 from shared.activation import Use
 from shared.algorithms import Family, Hash, KeyAlgorithm, Scheme, SignatureAlgorithm
 from shared.contracts.svg import SignatureValues
@@ -21,6 +20,7 @@ from shared.errors import Code, RakkanError
 from shared.messaging import operation
 from shared.messaging.bus import Bus
 from shared.trust import Purpose, SigningKey, load_sealing_key
+from shared.verification import verify_all
 from tests.support.activations import SAM
 from tests.support.buses import bus_of
 

@@ -50,11 +50,13 @@ class Store(Protocol):
     async def activation(self, connection: Connection, operation_id: str) -> bytes | None: ...
 
     async def spend(
-        self, connection: Connection, authorization: Authorization, occurrences: tuple[int, ...], *, operation_id: str
-    ) -> None: ...
-
-    async def add_activation(
-        self, connection: Connection, operation_id: str, authorization_id: str | None, token: bytes
+        self,
+        connection: Connection,
+        authorization: Authorization,
+        occurrences: tuple[int, ...],
+        *,
+        operation_id: str,
+        activation: bytes,
     ) -> None: ...
 
 
@@ -152,20 +154,19 @@ class SigningHandlers:
     async def sign_hash(self, request: SignHash) -> Signed:
         """Spend the authorization, write down the activation, and only then let the key be used."""
         now = self.now()
-        secrets, token = await self.access.caller(
-            request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
+        parties = await self.access.parties(
+            request.secrets, message=request.TYPE, credential_id=request.credential_id, now=now
         )
-        credential = await self.access.credential(request.credential_id, token)
-        presented = await self.access.presented(secrets, token, request.credential_id, now=now)
+        credential = parties.credential
+        presented = await self.access.presented(parties.secrets, parties.token, request.credential_id, now=now)
         authorizations.check_usable(credential, now=now)
         algorithm = SignatureAlgorithm(request.scheme, request.hash, request.salt_bytes)
         authorizations.check_request(credential, algorithm, request.digests)
-        signer = await self.store.signer(credential.signer_id)
         async with self.store.transaction() as connection:
             authorization = authorizations.check_sad(
                 await self._authorization(connection, presented),
                 credential_id=request.credential_id,
-                client_id=token.client_id,
+                client_id=parties.token.client_id,
                 epoch=self.epoch,
                 now=now,
             )
@@ -173,7 +174,7 @@ class SigningHandlers:
             activation = await self.store.activation(connection, operation_id)
             if activation is None:
                 activation = await self._spend(
-                    connection, credential, signer, authorization, algorithm, request.digests, operation_id
+                    connection, credential, parties.signer, authorization, algorithm, request.digests, operation_id
                 )
         values = await self.bus.ask(
             SignDigests(
@@ -197,11 +198,10 @@ class SigningHandlers:
     ) -> bytes:
         listed = await self._hashes(connection, authorization) if authorization.bound else ()
         occurrences = authorizations.occurrences_to_spend(authorization, listed, digests, hash_=algorithm.hash)
-        await self.store.spend(connection, authorization, occurrences, operation_id=operation_id)
         activation = self.activator.to_sign(
             credential, signer, authorization, occurrences, algorithm, digests, operation_id=operation_id
         )
-        await self.store.add_activation(connection, operation_id, authorization.authorization_id, activation)
+        await self.store.spend(connection, authorization, occurrences, operation_id=operation_id, activation=activation)
         await self.audit.write(
             connection,
             "key.activated",

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from services.sam import factors
 from services.sam.rows import RowSeal, Signer
@@ -47,6 +48,7 @@ class FactorVerifier:
         self._audit = audit
         self._limits = limits
         self._now = now
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="argon2")
 
     async def verifier(self, signer_id: str, pin: str, salt: bytes) -> bytes:
@@ -56,11 +58,13 @@ class FactorVerifier:
 
     async def verify(self, signer_id: str, secrets: Secrets, *, otp_required: bool) -> str:
         """The factors that were verified, for the record; PIN_*, OTP_* or FACTOR_UNKNOWN otherwise."""
-        await self._verify_pin(signer_id, secrets.pin.get_secret_value() if secrets.pin else "")
-        if not otp_required:
-            return "PIN"
-        await self._verify_otp(signer_id, secrets.otp.get_secret_value() if secrets.otp else "")
-        return "PIN OTP"
+        # One at a time for a signer: tries are charged first, and a batch of right PINs must not look like guessing.
+        async with self._turns.setdefault(signer_id, asyncio.Lock()):
+            await self._verify_pin(signer_id, secrets.pin.get_secret_value() if secrets.pin else "")
+            if not otp_required:
+                return "PIN"
+            await self._verify_otp(signer_id, secrets.otp.get_secret_value() if secrets.otp else "")
+            return "PIN OTP"
 
     async def _verify_pin(self, signer_id: str, pin: str) -> None:
         async with self._store.transaction() as connection:

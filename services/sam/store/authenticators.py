@@ -41,7 +41,7 @@ class AuthenticatorStore(StoreBase):
         self, signer_id: str, connection: "Connection | None" = None
     ) -> tuple[Authenticator, ...]:
         """All a signer ever had, the oldest first."""
-        rows = await (connection or self._pool).fetch(_OF_SIGNER, signer_id)
+        rows = await (connection or self._reads).fetch(_OF_SIGNER, signer_id)
         return tuple(self._authenticator(row) for row in rows)
 
     async def locked_authenticator(self, connection: Connection, authenticator_id: str) -> Authenticator | None:
@@ -88,7 +88,7 @@ class AuthenticatorStore(StoreBase):
             raise RakkanError(Code.CONTEXT_SPENT)
 
     async def forget_challenges(self, *, before: datetime) -> None:
-        await self._pool.execute(_FORGET_CHALLENGES, before)
+        await self._reads.execute(_FORGET_CHALLENGES, before)
 
     async def ticket(self, connection: Connection, ticket_hash: bytes) -> Ticket | None:
         row = await connection.fetchrow(_TICKET_BY_HASH, ticket_hash)

@@ -33,16 +33,22 @@ _HASHES = """
     select occurrence, digest, hash, operation_id from authorized_hashes where authorization_id = $1 order by occurrence
 """
 _ACTIVATION = "select token from activations where operation_id = $1"
+# One statement, so that no part of it can be left out: the uses are counted, the hashes named, the activation kept.
 _SPEND = """
-    update authorizations set used = used + $2
-    where authorization_id = $1 and not replaced and used + $2 <= signatures
-    returning used
+    with spent as (
+        update authorizations set used = used + $2
+        where authorization_id = $1 and not replaced and used + $2 <= signatures
+        returning authorization_id
+    ), named as (
+        update authorized_hashes set operation_id = $3 from spent
+        where authorized_hashes.authorization_id = spent.authorization_id
+            and occurrence = any($4) and operation_id is null
+        returning occurrence
+    ), kept as (
+        insert into activations (operation_id, authorization_id, token) select $3, authorization_id, $5 from spent
+    )
+    select (select count(*) from spent), (select count(*) from named)
 """
-_SPEND_HASHES = """
-    update authorized_hashes set operation_id = $3
-    where authorization_id = $1 and occurrence = any($2) and operation_id is null
-"""
-_ADD_ACTIVATION = "insert into activations (operation_id, authorization_id, token) values ($1, $2, $3)"
 _REPLACE = "update authorizations set replaced = true where authorization_id = $1 and not replaced"
 
 
@@ -56,7 +62,7 @@ class Bound:
 
 class AuthorizationStore(StoreBase):
     async def authorization(self, sad_hash: bytes) -> Authorization | None:
-        row = await self._pool.fetchrow(_AUTHORIZATION_BY_SAD, sad_hash)
+        row = await self._reads.fetchrow(_AUTHORIZATION_BY_SAD, sad_hash)
         return self._authorization(row) if row else None
 
     async def locked_authorization(self, connection: Connection, sad_hash: bytes) -> Authorization | None:
@@ -103,22 +109,26 @@ class AuthorizationStore(StoreBase):
         return token
 
     async def spend(
-        self, connection: Connection, authorization: Authorization, occurrences: tuple[int, ...], *, operation_id: str
+        self,
+        connection: Connection,
+        authorization: Authorization,
+        occurrences: tuple[int, ...],
+        *,
+        operation_id: str,
+        activation: bytes,
     ) -> None:
-        """Compare and set: SAD_INVALID or HASH_NOT_AUTHORIZED when not all of them were still to be spent."""
-        if await connection.fetchval(_SPEND, authorization.authorization_id, len(occurrences)) is None:
-            raise RakkanError(Code.SAD_INVALID, "used up")
-        if authorization.bound:
-            spent = await connection.execute(
-                _SPEND_HASHES, authorization.authorization_id, list(occurrences), operation_id
-            )
-            if spent != f"UPDATE {len(occurrences)}":
-                raise RakkanError(Code.HASH_NOT_AUTHORIZED, "spent meanwhile")
+        """Compare and set, and keep the activation that may leave when this is committed.
 
-    async def add_activation(
-        self, connection: Connection, operation_id: str, authorization_id: str | None, token: bytes
-    ) -> None:
-        await connection.execute(_ADD_ACTIVATION, operation_id, authorization_id, token)
+        SAD_INVALID or HASH_NOT_AUTHORIZED when not all of them were still to be spent: the transaction must end then.
+        """
+        listed = list(occurrences) if authorization.bound else []
+        arguments = (authorization.authorization_id, len(occurrences), operation_id, listed, activation)
+        record = await connection.fetchrow(_SPEND, *arguments)
+        spent, named = record or (0, 0)
+        if not spent:
+            raise RakkanError(Code.SAD_INVALID, "used up")
+        if named != len(listed):
+            raise RakkanError(Code.HASH_NOT_AUTHORIZED, "spent meanwhile")
 
     async def replace_authorization(self, connection: Connection, authorization_id: str) -> None:
         if await connection.execute(_REPLACE, authorization_id) == "UPDATE 0":

@@ -5,9 +5,34 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any
 
+import asyncpg
+
 from services.sam.rows import RowSeal
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
+
+
+class _Reads:
+    """Statements outside a transaction. A database that is away is UNAVAILABLE: whoever asked may ask again."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        with reachable():
+            return await self._pool.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
+        with reachable():
+            return await self._pool.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: object) -> Any:
+        with reachable():
+            return await self._pool.fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: object) -> None:
+        with reachable():
+            await self._pool.execute(sql, *arguments)
 
 
 class StoreBase:
@@ -18,12 +43,14 @@ class StoreBase:
 
     def __init__(self, pool: Pool, seal: RowSeal) -> None:
         self._pool = pool
+        self._reads = _Reads(pool)
         self._seal = seal
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        async with self._pool.acquire() as connection, connection.transaction():
-            yield connection
+        with reachable():
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
 
 
 def columns(row: type[Any]) -> str:

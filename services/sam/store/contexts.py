@@ -45,7 +45,7 @@ class Decided:
 
 class ContextStore(StoreBase):
     async def context(self, context_id: str) -> ContextRow | None:
-        row = await self._pool.fetchrow(_CONTEXT_BY_ID, context_id)
+        row = await self._reads.fetchrow(_CONTEXT_BY_ID, context_id)
         return self._context(row) if row else None
 
     async def locked_context(self, connection: Connection, context_id: str) -> ContextRow | None:
@@ -64,18 +64,18 @@ class ContextStore(StoreBase):
 
     async def decided(self, signer_id: str, *, limit: int) -> list[Decided]:
         """Newest first."""
-        rows = [dict(row) for row in await self._pool.fetch(_DECIDED, signer_id, limit)]
+        rows = [dict(row) for row in await self._reads.fetch(_DECIDED, signer_id, limit)]
         return [Decided(signed=row.pop("signed"), row=self._seal.check(ContextRow(**row))) for row in rows]
 
     async def forget_contexts(self, *, before: datetime) -> None:
         """Those that nobody decided."""
-        await self._pool.execute(_FORGET_CONTEXTS, before)
+        await self._reads.execute(_FORGET_CONTEXTS, before)
 
     async def add_evidence(self, connection: Connection, evidence: Evidence) -> None:
         await connection.execute(_ADD_EVIDENCE, *values(self._seal.seal(evidence)))
 
     async def evidence(self, context_id: str, connection: "Connection | None" = None) -> Evidence | None:
-        row = await (connection or self._pool).fetchrow(_EVIDENCE_OF, context_id)
+        row = await (connection or self._reads).fetchrow(_EVIDENCE_OF, context_id)
         return self._seal.check(Evidence(**row)) if row else None
 
     def _context(self, row: asyncpg.Record) -> ContextRow:

@@ -1,15 +1,18 @@
 """SQL of credentials."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 
-from services.sam.rows import Credential, State
+from services.sam.rows import Credential, Signer, State
 from services.sam.store.base import StoreBase, changed_one, columns, places, values
+from services.sam.store.tokens import IS_REFUSED
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.database import Connection
 from shared.errors import Code, RakkanError
+from shared.tokens import AccessToken
 
 _CREDENTIAL = columns(Credential)
 _CREDENTIAL_BY_ID = f"select {_CREDENTIAL} from credentials where credential_id = $1"
@@ -19,6 +22,13 @@ _CREDENTIALS_OF = f"""
 """
 _CREDENTIALS = f"""
     select {_CREDENTIAL} from credentials where $1::text is null or tenant_id = $1 order by tenant_id, credential_id
+"""
+_BOTH = ", ".join(f"{row.TABLE}.{field.name}" for row in (Credential, Signer) for field in fields(row))
+_PARTIES = f"""
+    select ({IS_REFUSED}), {_BOTH}
+    from (select) as one
+        left join credentials on credentials.credential_id = $4
+        left join signers on signers.signer_id = credentials.signer_id
 """
 _ADD_CREDENTIAL = f"""
     insert into credentials ({_CREDENTIAL})
@@ -43,8 +53,21 @@ _STUCK = """
 
 class CredentialStore(StoreBase):
     async def credential(self, credential_id: str, connection: "Connection | None" = None) -> Credential | None:
-        row = await (connection or self._pool).fetchrow(_CREDENTIAL_BY_ID, credential_id)
+        row = await (connection or self._reads).fetchrow(_CREDENTIAL_BY_ID, credential_id)
         return self._credential(row) if row else None
+
+    async def parties(self, token: AccessToken, credential_id: str) -> tuple[Credential, Signer] | None:
+        """The credential and its signer, if there is one; TOKEN_EXPIRED when the token was revoked."""
+        arguments = (token.token_id, token.client_id, token.issued_at, credential_id)
+        record = await self._reads.fetchrow(_PARTIES, *arguments)
+        refused, *found = record or (True,)
+        if refused:
+            raise RakkanError(Code.TOKEN_EXPIRED, "revoked")
+        split = len(fields(Credential))
+        if found[0] is None:
+            return None
+        signer = self._seal.check(Signer(**_named(Signer, found[split:])))
+        return self._credential(_named(Credential, found[:split])), signer
 
     async def locked_credential(self, connection: Connection, credential_id: str) -> Credential:
         row = await connection.fetchrow(f"{_CREDENTIAL_BY_ID} for update", credential_id)
@@ -59,10 +82,10 @@ class CredentialStore(StoreBase):
         return self._credential(row)
 
     async def credentials_of(self, signer_id: str, *, after: str, limit: int) -> list[Credential]:
-        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS_OF, signer_id, after, limit)]
+        return [self._credential(row) for row in await self._reads.fetch(_CREDENTIALS_OF, signer_id, after, limit)]
 
     async def credentials(self, tenant_id: str | None) -> list[Credential]:
-        return [self._credential(row) for row in await self._pool.fetch(_CREDENTIALS, tenant_id)]
+        return [self._credential(row) for row in await self._reads.fetch(_CREDENTIALS, tenant_id)]
 
     async def add_credential(self, connection: Connection, credential: Credential) -> bool:
         """False when there is one of this name already."""
@@ -93,10 +116,14 @@ class CredentialStore(StoreBase):
         """Credentials whose next step has not come for so long, taken so that nobody else takes them now."""
         return [(row["credential_id"], State(row["state"])) for row in await connection.fetch(_STUCK, older)]
 
-    def _credential(self, row: asyncpg.Record) -> Credential:
+    def _credential(self, row: asyncpg.Record | dict[str, Any]) -> Credential:
         values = dict(row)
         values["key_algorithm"] = KeyAlgorithm(values["key_algorithm"])
         values["profile"] = Profile(values["profile"])
         values["state"] = State(values["state"])
         values["chain"] = tuple(values["chain"])
         return self._seal.check(Credential(**values))
+
+
+def _named(row: type[Signer | Credential], found: list[Any]) -> dict[str, Any]:
+    return {field.name: value for field, value in zip(fields(row), found, strict=True)}

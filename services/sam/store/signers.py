@@ -26,17 +26,17 @@ _CHANGE_SIGNER = """
 
 class SignerStore(StoreBase):
     async def signer(self, signer_id: str, connection: "Connection | None" = None) -> Signer:
-        return self._signer(await (connection or self._pool).fetchrow(_SIGNER_BY_ID, signer_id))
+        return self._signer(await (connection or self._reads).fetchrow(_SIGNER_BY_ID, signer_id))
 
     async def signer_of_user(self, tenant_id: str, user_id: str) -> Signer:
-        return self._signer(await self._pool.fetchrow(_SIGNER_BY_USER, tenant_id, user_id))
+        return self._signer(await self._reads.fetchrow(_SIGNER_BY_USER, tenant_id, user_id))
 
     async def locked_signer(self, connection: Connection, signer_id: str) -> Signer:
         """The signer, nobody else's to change until the transaction ends."""
         return self._signer(await connection.fetchrow(f"{_SIGNER_BY_ID} for update", signer_id))
 
     async def signers(self, tenant_id: str | None) -> list[Signer]:
-        return [self._signer(row) for row in await self._pool.fetch(_SIGNERS, tenant_id)]
+        return [self._signer(row) for row in await self._reads.fetch(_SIGNERS, tenant_id)]
 
     async def add_signer(self, connection: Connection, signer: Signer) -> None:
         """CONFLICT when the tenant has a signer of this name."""

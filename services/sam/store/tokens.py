@@ -7,7 +7,7 @@ from shared.database import Connection
 from shared.errors import Code, RakkanError
 from shared.tokens import AccessToken
 
-_IS_REFUSED = """
+IS_REFUSED = """
     select exists (select from refused_tokens where token_id = $1)
         or exists (select from refused_clients where client_id = $2 and issued_before >= $3)
 """
@@ -26,9 +26,9 @@ _FORGET_CLIENTS = "delete from refused_clients where until < $1"
 
 class TokenStore(StoreBase):
     async def check_token(self, token: AccessToken) -> None:
-        """TOKEN_INVALID when it was revoked, alone or with all of its client."""
-        if await self._pool.fetchval(_IS_REFUSED, token.token_id, token.client_id, token.issued_at):
-            raise RakkanError(Code.TOKEN_INVALID, "revoked")
+        """TOKEN_EXPIRED, the word of the CSC for it, when it was revoked, alone or with all of its client."""
+        if await self._reads.fetchval(IS_REFUSED, token.token_id, token.client_id, token.issued_at):
+            raise RakkanError(Code.TOKEN_EXPIRED, "revoked")
 
     async def refuse_token(self, connection: Connection, token_id: str, *, until: datetime) -> None:
         await connection.execute(_REFUSE_ONE, token_id, until)
@@ -39,5 +39,5 @@ class TokenStore(StoreBase):
         await connection.execute(_REFUSE_ALL_OF_CLIENT, client_id, issued_before, until)
 
     async def forget_tokens(self, *, now: datetime) -> None:
-        await self._pool.execute(_FORGET_ONES, now)
-        await self._pool.execute(_FORGET_CLIENTS, now)
+        await self._reads.execute(_FORGET_ONES, now)
+        await self._reads.execute(_FORGET_CLIENTS, now)
