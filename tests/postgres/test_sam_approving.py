@@ -715,7 +715,7 @@ async def test_a_revoked_token_signs_nothing_in_either_place(
     with operation.begin("authentication", timeout_s=5):
         await sam.ending.revoke_tokens(RevokeTokens(token_id=token_id, until=sam.clock.now() + timedelta(hours=1)))
     assert await code_of(sign(sam, credential, token)) is Code.TOKEN_EXPIRED
-    assert await code_of(sign(sam, credential, sam.access_token(), sad=token)) is Code.SAD_INVALID
+    assert await code_of(sign(sam, credential, sam.access_token(), sad=token)) is Code.SAD_EXPIRED
 
 
 async def test_an_approval_ends(sam: SAMUnderTest, person: Person, credential: Credential) -> None:
