@@ -42,9 +42,7 @@ class Signer:
 
     async def consent(self) -> None:
         """To a program that wants to use the service for her."""
-        await self.page.locator(
-            "form[action*='/approve/']:not([action$='/refuse']) button"
-        ).click()
+        await self.page.locator("form[action*='/approve/']:not([action$='/refuse']) button").click()
 
     async def refuse(self) -> None:
         await self.page.locator("form[action$='/refuse'] button").click()

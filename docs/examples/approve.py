@@ -47,6 +47,13 @@ def wait_for(back: str) -> dict[str, str]:
     return came
 
 
+def reference_code(client: str, *digests: bytes) -> str:
+    """What the approval page shows as well: the signer compares the two before she approves."""
+    content = b"rakkan-reference/1\0" + client.encode() + b"\0" + b"".join(digests)
+    number = int.from_bytes(hashlib.sha256(content).digest(), "big")
+    return "".join("23456789ABCDEFGHJKLMNPQRSTUVWXYZ"[number // 32**place % 32] for place in range(6))
+
+
 def main(auth: str, gateway: str, client: str, credential: str, file: str) -> None:
     back = os.environ.get("BACK", "http://localhost:8765/back")
     basic = "Basic " + base64.b64encode(f"{client}:{os.environ['CLIENT_SECRET']}".encode()).decode()
@@ -83,6 +90,8 @@ def main(auth: str, gateway: str, client: str, credential: str, file: str) -> No
     # 2. The signer goes there with her browser. You never see her passkey, and need not.
     query = urllib.parse.urlencode({"client_id": client, "request_uri": pushed["request_uri"]})
     print(f"The signer opens: {auth}/oauth2/authorize?{query}", flush=True)  # noqa: T201 - this is how you are told
+    code = reference_code(client, base64.b64decode(digest))
+    print(f"She compares the code on that page with yours: {code}", flush=True)  # noqa: T201 - likewise
     came = wait_for(back)
     if came.get("state") != state or came.get("iss") != auth or "code" not in came:
         sys.exit(f"Not approved: {came.get('error', 'an answer to another request')}")

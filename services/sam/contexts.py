@@ -6,7 +6,7 @@ Each field stands after its length (4 bytes, big endian); numbers have 8 bytes, 
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -98,9 +98,14 @@ def challenge(encoded: bytes) -> bytes:
     return hashlib.sha256(encoded).digest()
 
 
-def reference_code(nonce: bytes) -> str:
-    """Six characters by which two people mean the same context. It is shown, and protects nothing by itself."""
-    number = int.from_bytes(hashlib.sha256(_REFERENCE_DOMAIN + nonce).digest(), "big")
+def reference_code(client_id: str, digests: Iterable[bytes]) -> str:
+    """Six characters by which two pages show that they mean the same documents, asked by the same client.
+
+    The client computes and shows it too, before it sends the signer here: a request that somebody else pushed at her
+    has another code than the one she came from.
+    """
+    content = client_id.encode() + b"\0" + b"".join(digests)
+    number = int.from_bytes(hashlib.sha256(_REFERENCE_DOMAIN + content).digest(), "big")
     base = len(_REFERENCE_ALPHABET)
     return "".join(_REFERENCE_ALPHABET[number // base**place % base] for place in range(_REFERENCE_CHARACTERS))
 

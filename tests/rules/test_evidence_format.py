@@ -50,8 +50,9 @@ def test_the_example_can_be_read_with_what_the_page_says() -> None:
     assert hashlib.sha256(example()).hexdigest() == named("Challenge")
 
 
-def test_the_reference_code_follows_from_the_nonce_as_the_page_says() -> None:
-    number = int.from_bytes(hashlib.sha256(b"rakkan-reference/1\0" + bytes(range(32))).digest(), "big")
+def test_the_reference_code_follows_from_client_and_hashes_as_the_page_says() -> None:
+    digests = hashlib.sha256(b"one").digest() + hashlib.sha256(b"two").digest()
+    number = int.from_bytes(hashlib.sha256(b"rakkan-reference/1\0acme-app\0" + digests).digest(), "big")
     code = ""
     for _ in range(6):
         number, place = divmod(number, 32)
@@ -78,4 +79,6 @@ def test_the_sam_writes_the_example() -> None:
     assert contexts.encode(context) == example()
     assert contexts.read(example()) == context
     assert contexts.challenge(example()).hex() == named("Challenge")
-    assert contexts.reference_code(context.nonce) == named("Reference code")
+    assert contexts.reference_code(context.client_id, [one.digest for one in context.documents]) == named(
+        "Reference code"
+    )

@@ -111,10 +111,10 @@ def test_a_context_cut_short_or_lengthened_is_refused(end: int) -> None:
 
 
 def test_a_reference_code_has_six_signs_that_nobody_confuses() -> None:
-    codes = {contexts.reference_code(bytes([number]) * 32) for number in range(200)}
+    codes = {contexts.reference_code("acme-app", [bytes([number]) * 32]) for number in range(200)}
     assert len(codes) == 200
     assert all(len(code) == 6 and not set(code) & set("01IO") for code in codes)
-    assert contexts.reference_code(CONTEXT.nonce) == contexts.reference_code(CONTEXT.nonce)
+    assert contexts.reference_code("other", [bytes(32)]) not in codes
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\u202egnp.exe", "\u2066x", "\x7f"])

@@ -123,7 +123,7 @@ class ApprovingHandlers:
             context_id=row.context_id,
             challenge=contexts.challenge(row.context),
             context=row.context,
-            reference_code=contexts.reference_code(context.nonce),
+            reference_code=contexts.reference_code(request.client_id, digests),
             credential=_shown(credential),
             authenticators=authenticators.webauthn_ids(own),
             expires_at=row.expires_at,

@@ -363,7 +363,7 @@ def _history(decided: Decided) -> HistoryRow:
         client_name=row.client_name,
         credential_id=row.credential_id,
         outcome="approved" if row.outcome == "approved" else "refused",
-        reference_code=contexts.reference_code(context.nonce),
+        reference_code=contexts.reference_code(row.client_id, (one.digest for one in context.documents)),
         documents=tuple(Document(digest=one.digest, label=one.label) for one in context.documents),
         signed=decided.signed,
     )
