@@ -37,6 +37,10 @@ class Signer:
         await self.page.goto(f"{self.page.url.partition('?')[0]}?lang={lang}")
         await self.page.screenshot(path=file, full_page=True)
 
+    async def reference_code(self) -> str:
+        """What the page shows, for her to compare with the page she came from."""
+        return (await self.page.locator("section.reference output").inner_text()).strip()
+
     async def approve(self) -> None:
         await self.page.locator("#approve button").click()
 

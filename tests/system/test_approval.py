@@ -134,7 +134,9 @@ async def test_the_example_of_the_partners_page_runs(there: Scene, tmp_path: Pat
     program = await asyncio.create_subprocess_exec(*argv, env=environment, stdout=subprocess.PIPE)
     assert program.stdout is not None
     said = (await asyncio.wait_for(program.stdout.readline(), 20)).decode()
+    compared = (await asyncio.wait_for(program.stdout.readline(), 20)).decode()
     await there.signer.open(said.rpartition(" ")[2].strip())
+    assert await there.signer.reference_code() == compared.rpartition(" ")[2].strip()
     await there.signer.approve()
     signature = (await asyncio.wait_for(program.stdout.read(), 20)).decode().strip()
     assert await program.wait() == 0
