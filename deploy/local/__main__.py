@@ -49,7 +49,7 @@ def demo(words: Words) -> int:
 
     progress = Progress()
     packages.ensure(progress, may_use_sudo=words.install)
-    run(Stack.of_checkout(), progress)
+    run(Stack.of_checkout(), progress, may_use_sudo=words.install)
     return 0
 
 
@@ -124,7 +124,7 @@ def _run_quietly(argv: list[str]) -> None:
 
 
 def test(words: Words) -> int:
-    packages.ensure(Progress(), may_use_sudo=words.install)
+    packages.ensure(Progress(), may_use_sudo=words.install, needed=packages.FOR_TESTS)
     return subprocess.run([sys.executable, "-m", "pytest", *words.arguments], cwd=CHECKOUT, check=False).returncode
 
 

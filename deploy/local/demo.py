@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.local.document import AGREED, FORGED, forge, write_document
 from deploy.local.enrollment import CREDENTIAL, Enrollment
 from deploy.local.home import CHECKOUT
-from deploy.local.packages import missing_for_approvals, words_for
+from deploy.local.packages import FOR_APPROVALS, ensure, may_install, missing_for_approvals, words_for
 from deploy.local.partner import sign_pdf
 from deploy.local.program import StackError
 from deploy.local.progress import Progress
@@ -17,7 +17,7 @@ from deploy.local.validators import Verdict, validate
 SIGNED = CHECKOUT / "demo-signed.pdf"
 
 
-def run(stack: Stack, progress: Progress, *, file: Path = SIGNED) -> None:
+def run(stack: Stack, progress: Progress, *, file: Path = SIGNED, may_use_sudo: bool = False) -> None:
     """Leave the signed page in the file. Raise StackError when anything is not as it should be."""
     progress.say("\nThe rooms and what they stand on, private to this folder:")
     stack.up(progress)
@@ -43,12 +43,14 @@ def run(stack: Stack, progress: Progress, *, file: Path = SIGNED) -> None:
         )
     file.write_bytes(signed)
     _judge(stack, signed, progress)
-    _second_act(stack, progress, folder=file.parent)
+    _second_act(stack, progress, folder=file.parent, may_use_sudo=may_use_sudo)
     progress.say(_farewell(stack, file, progress.seconds))
 
 
-def _second_act(stack: Stack, progress: Progress, *, folder: Path) -> None:
+def _second_act(stack: Stack, progress: Progress, *, folder: Path, may_use_sudo: bool) -> None:
     progress.say("\nAnother signature, approved by its signer with a passkey (SCAL2):")
+    if may_install(may_use_sudo=may_use_sudo):
+        ensure(progress, may_use_sudo=may_use_sudo, needed=FOR_APPROVALS)
     absent = missing_for_approvals()
     if absent:
         progress.say(f"  left out: it needs a browser. To see it: {words_for(absent)}")

@@ -39,8 +39,17 @@ FOR_APPROVALS: Mapping[str, Callable[[], object]] = {
 """What only the second act of the demo and the tests of the pages need: a browser, and letters for Japanese."""
 
 
+FOR_TESTS: Mapping[str, Callable[[], object]] = {**NEEDED, **FOR_APPROVALS, "npm": lambda: shutil.which("npm")}
+"""Tests also let a client written in JavaScript go the whole way."""
+
+
 def missing_for_approvals() -> tuple[str, ...]:
-    return tuple(package for package, find in FOR_APPROVALS.items() if not find())
+    return missing(FOR_APPROVALS)
+
+
+def may_install(*, may_use_sudo: bool) -> bool:
+    """Whether `ensure` would install, and not say how."""
+    return shutil.which("apt-get") is not None and (os.getuid() == 0 or may_use_sudo)
 
 
 def words_for(packages: Sequence[str]) -> str:
@@ -48,13 +57,13 @@ def words_for(packages: Sequence[str]) -> str:
     return f"apt-get install --no-install-recommends {' '.join(packages)}"
 
 
-def missing() -> tuple[str, ...]:
-    return tuple(package for package, find in NEEDED.items() if not find())
+def missing(needed: Mapping[str, Callable[[], object]] = NEEDED) -> tuple[str, ...]:
+    return tuple(package for package, find in needed.items() if not find())
 
 
-def ensure(progress: Progress, *, may_use_sudo: bool) -> None:
+def ensure(progress: Progress, *, may_use_sudo: bool, needed: Mapping[str, Callable[[], object]] = NEEDED) -> None:
     """Install what is missing, as root or when asked to; otherwise say how."""
-    absent = missing()
+    absent = missing(needed)
     if not absent:
         return
     install = ["apt-get", "install", "-y", "--no-install-recommends", *absent]
@@ -69,7 +78,7 @@ def ensure(progress: Progress, *, may_use_sudo: bool) -> None:
             "or let me do it: add --install to the command. (It asks for your password through sudo.)"
         )
     _install(progress, install, absent)
-    still = missing()
+    still = missing(needed)
     if still:
         raise StackError(f"apt-get reported success, but these programs are still not found: {', '.join(still)}")
 

@@ -21,9 +21,7 @@ from shared.contracts.approval import Document
 from shared.http import HTTPDoor, serve_http
 from tests.support.authentication import Clock
 from tests.support.signers import TICKET, Front
-from tests.support.virtual import CHROMIUM, CheckingSAM, Window, chromium, window
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium on this machine")
+from tests.support.virtual import CheckingSAM, Window, chromium, window
 
 
 class NowClock(Clock):

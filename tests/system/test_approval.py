@@ -16,15 +16,12 @@ from deploy.local import approved
 from deploy.local.browser import browser
 from deploy.local.document import forge
 from deploy.local.enrollment import APPROVED_CREDENTIAL, CREDENTIAL
-from deploy.local.packages import missing_for_approvals
 from deploy.local.program import StackError
 from deploy.local.stack import Stack
 from deploy.local.validators import validate
 from shared.tokens import AccessToken, write_token
 from shared.trust import Purpose, SigningKey
 from tests.support.approving import ECDSA_SHA256, SHA256, Scene, digest, scene
-
-pytestmark = pytest.mark.skipif(bool(missing_for_approvals()), reason=f"needs {' '.join(missing_for_approvals())}")
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "approve.py"
 
