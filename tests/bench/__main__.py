@@ -72,7 +72,7 @@ async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
                         callers=plan.callers * workers,
                         hashes=_BATCH,
                         seconds=plan.seconds,
-                        expected_per_s=before[algorithm] * workers,
+                        expected_per_s=before[algorithm].per_second * workers,
                     )
                 )
     await suite.use_workers(1)
