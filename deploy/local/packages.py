@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from ctypes.util import find_library
 from pathlib import Path
 
 from deploy.local.chromium import find_chromium
@@ -35,8 +36,10 @@ def _has_japanese_font() -> bool:
 FOR_APPROVALS: Mapping[str, Callable[[], object]] = {
     "chromium": find_chromium,
     "fonts-ipafont-gothic": _has_japanese_font,
+    "libatomic1": lambda: find_library("atomic"),
 }
-"""What only the second act of the demo and the tests of the pages need: a browser, and letters for Japanese."""
+"""What only the second act of the demo and the tests of the pages need: a browser, letters for Japanese, and what the
+driver of the browser is linked with."""
 
 
 FOR_TESTS: Mapping[str, Callable[[], object]] = {**NEEDED, **FOR_APPROVALS, "npm": lambda: shutil.which("npm")}
