@@ -2,7 +2,9 @@
 // Prints one JSON object of what happened. Knows nothing of the server but its issuer.
 import * as nodeCrypto from 'node:crypto'
 
-globalThis.crypto ??= nodeCrypto.webcrypto // Node 18 has it under another name only
+// Node 18 has them under other names only.
+globalThis.crypto ??= nodeCrypto.webcrypto
+globalThis.CryptoKey ??= nodeCrypto.webcrypto.CryptoKey
 const client = await import('openid-client')
 const dpop = await import('dpop')
 
