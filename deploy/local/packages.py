@@ -42,8 +42,13 @@ FOR_APPROVALS: Mapping[str, Callable[[], object]] = {
 driver of the browser is linked with."""
 
 
-FOR_TESTS: Mapping[str, Callable[[], object]] = {**NEEDED, **FOR_APPROVALS, "npm": lambda: shutil.which("npm")}
-"""Tests also let a client written in JavaScript go the whole way."""
+FOR_TESTS: Mapping[str, Callable[[], object]] = {
+    **NEEDED,
+    **FOR_APPROVALS,
+    "curl": lambda: shutil.which("curl"),
+    "npm": lambda: shutil.which("npm"),
+}
+"""Tests also type in the README's examples, and let a client written in JavaScript go the whole way."""
 
 
 def missing_for_approvals() -> tuple[str, ...]:

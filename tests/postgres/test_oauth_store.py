@@ -289,7 +289,7 @@ async def test_revoking_a_grant_revokes_its_tokens_and_no_others(store: Store) -
     for name in ("m1", "m2"):
         with pytest.raises(RakkanError) as refusal:
             await store.check_alive(tokens[name])
-        assert refusal.value.code is Code.TOKEN_INVALID
+        assert refusal.value.code is Code.TOKEN_EXPIRED
     await store.check_alive(tokens["o"])
     await store.check_alive(tokens["own"])
 

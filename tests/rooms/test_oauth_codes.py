@@ -37,7 +37,7 @@ async def is_alive(world: World, partner: Partner, text: str) -> bool:
     try:
         await world.store.check_alive(partner.read(text))
     except RakkanError as refusal:
-        return refusal.code is not Code.TOKEN_INVALID
+        return refusal.code not in {Code.TOKEN_INVALID, Code.TOKEN_EXPIRED}
     return True
 
 

@@ -45,7 +45,7 @@ def test_without_a_browser_the_second_act_is_left_out_with_the_line_to_type(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    demo._second_act(stack, Progress(), folder=tmp_path)
+    demo._second_act(stack, Progress(), folder=tmp_path, may_use_sudo=False)
     assert "apt-get install --no-install-recommends chromium fonts-ipafont-gothic" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
