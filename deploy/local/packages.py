@@ -17,6 +17,7 @@ NEEDED: Mapping[str, Callable[[], object]] = {
     "rabbitmq-server": find_server,
     "postgresql": find_binaries,
     "softhsm2": lambda: find_module() and shutil.which("softhsm2-util"),
+    "curl": lambda: shutil.which("curl"),
     "openssl": lambda: shutil.which("openssl"),
     "poppler-utils": lambda: shutil.which("pdfsig"),
 }
