@@ -19,6 +19,7 @@ NEEDED: Mapping[str, Callable[[], object]] = {
     "rabbitmq-server": find_server,
     "postgresql": find_binaries,
     "softhsm2": lambda: find_module() and shutil.which("softhsm2-util"),
+    "curl": lambda: shutil.which("curl"),
     "openssl": lambda: shutil.which("openssl"),
     "poppler-utils": lambda: shutil.which("pdfsig"),
 }
@@ -45,10 +46,9 @@ driver of the browser is linked with."""
 FOR_TESTS: Mapping[str, Callable[[], object]] = {
     **NEEDED,
     **FOR_APPROVALS,
-    "curl": lambda: shutil.which("curl"),
     "npm": lambda: shutil.which("npm"),
 }
-"""Tests also type in the README's examples, and let a client written in JavaScript go the whole way."""
+"""Tests also let a client written in JavaScript go the whole way."""
 
 
 def missing_for_approvals() -> tuple[str, ...]:
