@@ -316,8 +316,10 @@ class Bus:
             wait_s = _RECONNECT_S[0]
             self._linked.set()
             consuming = asyncio.create_task(self._consume(self._link))
-            await self._link.lost.wait()
-            consuming.cancel()
+            try:
+                await self._link.lost.wait()
+            finally:
+                consuming.cancel()
             log.warning("broker lost")
             lost, self._link = self._link, None
             await lost.close()
