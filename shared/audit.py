@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from shared import VERSION
 from shared.database import Connection, Pool
 from shared.messaging import operation
 
 SCHEMA_VERSION = 1
-SOFTWARE_VERSION = "0.1.0"
 _DOMAIN = b"rakkan-audit/1"
 
 _START = "insert into audit_chains (chain_id, head) values ($1, $2) on conflict (chain_id) do nothing"
@@ -59,7 +59,7 @@ class Leaf(BaseModel):
     sad_hash: str | None = None
     token_hash: str | None = None
     policy_id: str | None = None
-    software_version: str = SOFTWARE_VERSION
+    software_version: str = VERSION
     hsm_serial: str | None = None
 
 

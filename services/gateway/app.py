@@ -33,6 +33,7 @@ from services.gateway.refusals import (
     refusal_of,
 )
 from services.gateway.scopes import authorizes, check_scope
+from shared import VERSION
 from shared.errors import Code, RakkanError
 from shared.http import Edge
 from shared.messaging import operation
@@ -52,7 +53,7 @@ def make_app(bus: Bus, trust: Trust, sealing_key: X25519PrivateKey, settings: se
         title=settings.name,
         summary=settings.description,
         description=pages.DESCRIPTION,
-        version="0.1.0",
+        version=VERSION,
         docs_url=None,  # its page loads scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,

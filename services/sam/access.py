@@ -68,11 +68,7 @@ class Access:
 
     async def credential(self, credential_id: str, token: AccessToken) -> Credential:
         """The credential the token reaches: its tenant's, its signer's, the one it names. Others look unknown."""
-        credential = await self.store.credential(credential_id)
-        if credential is None or credential.tenant_id != token.tenant_id:
-            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
-        if token.scope == _CREDENTIAL and token.credential_id != credential_id:
-            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        credential = _reached(await self.store.credential(credential_id), token)
         if token.user_id is not None:
             _check_own(await self.store.signer(credential.signer_id), token)
         return credential
@@ -81,12 +77,12 @@ class Access:
         """`caller` and `credential`, and the signer, by one question to the database: the way of every signature."""
         secrets, token = self._read(sealed, message=message, subject=credential_id, now=now, of_one_credential=True)
         found = await self.store.parties(token, credential_id)
-        if found is None or found[0].tenant_id != token.tenant_id:
+        if found is None:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
-        if token.scope == _CREDENTIAL and token.credential_id != credential_id:
-            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
-        _check_own(found[1], token)
-        return Parties(secrets, token, *found)
+        credential, signer = found
+        _reached(credential, token)
+        _check_own(signer, token)
+        return Parties(secrets, token, credential, signer)
 
     async def presented(self, secrets: Secrets, token: AccessToken, credential_id: str, *, now: datetime) -> Presented:
         """What the caller presents for a signature; SAD_INVALID or SAD_EXPIRED.
@@ -123,6 +119,15 @@ class Access:
         if token.scope == _CREDENTIAL:
             _check_names_authorization(token)
         return secrets, token
+
+
+def _reached(credential: Credential | None, token: AccessToken) -> Credential:
+    """The credential, when it is of the token's tenant and the one that a token of scope `credential` names."""
+    if credential is None or credential.tenant_id != token.tenant_id:
+        raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+    if token.scope == _CREDENTIAL and token.credential_id != credential.credential_id:
+        raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+    return credential
 
 
 def _check_own(signer: Signer, token: AccessToken) -> None:

@@ -90,6 +90,11 @@ class Credential:
     mac: bytes = b""
     assurance: Assurance = "SCAL1-pin"
 
+    @property
+    def audit_subject(self) -> dict[str, str]:
+        """What a leaf about it names."""
+        return {"credential_id": self.credential_id, "signer_id": self.signer_id, "key_id": self.key_id}
+
 
 @dataclass(frozen=True, slots=True)
 class Authorization:

@@ -22,11 +22,6 @@ class Operation:
     message_id: str = ""
     """Of the message in hand: the same again is the same message, delivered or replayed once more."""
 
-    @property
-    def left_s(self) -> float:
-        """Seconds to the deadline, below zero when it has passed."""
-        return (self.deadline - datetime.now(UTC)).total_seconds()
-
 
 _current: ContextVar[Operation | None] = ContextVar("operation", default=None)
 

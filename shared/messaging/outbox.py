@@ -16,7 +16,6 @@ _TAKE = """
     select message_id, type, operation_id, body from outbox order by posted_at limit $1 for update skip locked
 """
 _DELETE = "delete from outbox where message_id = any($1)"
-_OLDEST = "select extract(epoch from now() - min(posted_at))::float8 from outbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,3 @@ class Outbox:
             yield [Posted(*row) for row in rows], confirmed
             if confirmed:
                 await connection.execute(_DELETE, confirmed)
-
-    async def oldest_s(self) -> float:
-        """Age of the job that waits longest, 0 when none does."""
-        return float(await self._pool.fetchval(_OLDEST) or 0.0)

@@ -46,7 +46,6 @@ class Delivery:
     queue: str
     body: bytes
     reply_to: str
-    redelivered: bool
     _message: AbstractIncomingMessage
 
     async def accept(self) -> None:
@@ -105,7 +104,6 @@ class Link:
                     queue=queue,
                     body=message.body,
                     reply_to=message.reply_to or "",
-                    redelivered=bool(message.redelivered),
                     _message=message,
                 )
             )

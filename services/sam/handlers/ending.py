@@ -103,7 +103,7 @@ class EndingHandlers:
                 raise RakkanError(Code.CONFLICT, f"the credential is {credential.state}")
             await self.store.change_credential(connection, replace(credential, state=wanted))
             event = "credential.suspended" if request.suspended else "credential.resumed"
-            await self._note(connection, event, credential.tenant_id, _subject(credential))
+            await self._note(connection, event, credential.tenant_id, credential.audit_subject)
         return Done()
 
     async def unlock_signer(self, request: UnlockSigner) -> Done:
@@ -141,7 +141,7 @@ class EndingHandlers:
             await self.store.change_credential(connection, ended)
             job = EndCredential(credential_id=credential.credential_id)
             await outbox.post(connection, job, message_id=f"end:{credential.credential_id}")
-            await self._note(connection, "credential.ended", credential.tenant_id, _subject(credential))
+            await self._note(connection, "credential.ended", credential.tenant_id, credential.audit_subject)
         return Done()
 
     async def end_credential(self, job: EndCredential) -> None:
@@ -165,7 +165,7 @@ class EndingHandlers:
             if current.order_id is not None:
                 revocation = RevokeCertificate(order_id=current.order_id, reason=_CESSATION_OF_OPERATION)
                 await outbox.post(connection, revocation, message_id=f"revoke:{current.order_id}")
-            await self._note(connection, "key.destroyed", current.tenant_id, _subject(current))
+            await self._note(connection, "key.destroyed", current.tenant_id, current.audit_subject)
 
     async def note_certificate_status(self, job: NoteCertificateStatus) -> None:
         """Follow the authority: a revoked certificate signs no more."""
@@ -174,7 +174,7 @@ class EndingHandlers:
             if credential.certificate_status in ("none", "revoked", job.status) or credential.state is State.DESTROYED:
                 return
             await self.store.change_credential(connection, replace(credential, certificate_status=job.status))
-            await self._note(connection, f"certificate.{job.status}", credential.tenant_id, _subject(credential))
+            await self._note(connection, f"certificate.{job.status}", credential.tenant_id, credential.audit_subject)
 
     async def _note(self, connection: Connection, event: str, tenant_id: str | None, subject: dict[str, str]) -> None:
         caller = operation.current().caller
@@ -182,11 +182,3 @@ class EndingHandlers:
         await self.audit.write(
             connection, event, actor_type=actor_type, actor_id=caller, tenant=tenant_id, subject=subject
         )
-
-
-def _subject(credential: Credential) -> dict[str, str]:
-    return {
-        "credential_id": credential.credential_id,
-        "signer_id": credential.signer_id,
-        "key_id": credential.key_id,
-    }

@@ -152,7 +152,7 @@ class EnrollingHandlers:
                 _check_same(existing, wanted)
                 return CredentialAdded(credential_id=request.credential_id)
             await _post_prepare(connection, request.credential_id)
-            await self._note(connection, "credential.requested", request.tenant_id, _subject(wanted))
+            await self._note(connection, "credential.requested", request.tenant_id, wanted.audit_subject)
         return CredentialAdded(credential_id=request.credential_id)
 
     async def prepare_credential(self, job: PrepareCredential) -> None:
@@ -197,7 +197,7 @@ class EnrollingHandlers:
             await outbox.post(
                 connection, ConfirmOrder(order_id=job.order_id, accepted=True), message_id=f"confirm:{job.order_id}"
             )
-            subject = _subject(linked) | {"certificate_hash": sha256(job.chain[0]).hexdigest()}
+            subject = linked.audit_subject | {"certificate_hash": sha256(job.chain[0]).hexdigest()}
             await self._note(connection, "certificate.linked", credential.tenant_id, subject)
 
     async def refuse_order(self, job: RefuseOrder) -> None:
@@ -220,7 +220,7 @@ class EnrollingHandlers:
             generated = await self.store.change_credential(
                 connection, replace(current, state=State.GENERATED, public_key=made.public_key)
             )
-            await self._note(connection, "key.assigned", credential.tenant_id, _subject(generated))
+            await self._note(connection, "key.assigned", credential.tenant_id, generated.audit_subject)
         return generated
 
     async def _order(self, credential: Credential, signer: Signer) -> None:
@@ -243,7 +243,7 @@ class EnrollingHandlers:
                 connection, replace(current, state=State.ORDERED, order_id=order.order_id)
             )
             await outbox.post(connection, order, message_id=f"order:{order.order_id}")
-            await self._note(connection, "certificate.ordered", credential.tenant_id, _subject(current))
+            await self._note(connection, "certificate.ordered", credential.tenant_id, current.audit_subject)
 
     async def _refuse(self, connection: Connection, credential: Credential, reason: str, *, confirm: bool) -> None:
         order_id = credential.order_id or ""
@@ -254,7 +254,7 @@ class EnrollingHandlers:
             rejection = ConfirmOrder(order_id=order_id, accepted=False, reason=reason[:255] or "refused")
             await outbox.post(connection, rejection, message_id=f"confirm:{order_id}")
         await self._note(
-            connection, "certificate.refused", credential.tenant_id, _subject(credential), outcome="refused"
+            connection, "certificate.refused", credential.tenant_id, credential.audit_subject, outcome="refused"
         )
 
     async def _note(
@@ -269,14 +269,6 @@ class EnrollingHandlers:
 
 async def _post_prepare(connection: Connection, credential_id: str) -> None:
     await outbox.post(connection, PrepareCredential(credential_id=credential_id), message_id=f"prepare:{credential_id}")
-
-
-def _subject(credential: Credential) -> dict[str, str]:
-    return {
-        "credential_id": credential.credential_id,
-        "signer_id": credential.signer_id,
-        "key_id": credential.key_id,
-    }
 
 
 def _check_factors(request: AddCredential, signer: Signer) -> None:

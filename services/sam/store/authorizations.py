@@ -61,10 +61,6 @@ class Bound:
 
 
 class AuthorizationStore(StoreBase):
-    async def authorization(self, sad_hash: bytes) -> Authorization | None:
-        row = await self._reads.fetchrow(_AUTHORIZATION_BY_SAD, sad_hash)
-        return self._authorization(row) if row else None
-
     async def locked_authorization(self, connection: Connection, sad_hash: bytes) -> Authorization | None:
         row = await connection.fetchrow(f"{_AUTHORIZATION_BY_SAD} for update", sad_hash)
         return self._authorization(row) if row else None
