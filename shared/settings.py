@@ -59,6 +59,18 @@ class TrustFiles(Section):
     sealing_key_file: Path
 
 
+class RegistryFiles(Section):
+    """The registry of trust services: CAs, TSAs and virtual services. See docs/operating.md."""
+
+    file: Path
+    signatures_file: Path
+    """What the registry's officers made with `./rakkan operator registry sign`."""
+    secrets_folder: Path | None = None
+    """One file for each secret that a connection in the registry names."""
+    reload_s: float = Field(default=5.0, gt=0)
+    """How often the file is looked at again."""
+
+
 class HSM(Section):
     """One PKCS#11 token, this room's own."""
 

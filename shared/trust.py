@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Code, RakkanError
 
@@ -36,11 +36,32 @@ class _Key(BaseModel):
     """Raw 32 bytes in base64."""
 
 
+class _Officers(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    signatures_min: int = Field(default=2, ge=1)
+    officers: dict[str, list[_Key]]
+
+
 class _Bundle(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     epoch: int
     rooms: dict[str, dict[Purpose, list[_Key]]]
+    registry: _Officers | None = None
+
+
+@dataclass(frozen=True)
+class RegistryOfficers:
+    """The persons who sign the registry of trust services. A person with two keys is one person."""
+
+    signatures_min: int
+    keys: Mapping[str, Ed25519PublicKey]
+    names: Mapping[str, str]
+    """Key id to the officer's name."""
+
+
+_NOBODY = RegistryOfficers(signatures_min=2, keys={}, names={})
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,7 @@ class Trust:
     epoch: int
     verifying: Mapping[tuple[str, Purpose], Mapping[str, Ed25519PublicKey]]
     sealing: Mapping[str, X25519PublicKey]
+    registry: RegistryOfficers = _NOBODY
 
     @classmethod
     def load(cls, file: Path) -> "Trust":
@@ -65,7 +87,7 @@ class Trust:
                     verifying[room, purpose] = {
                         key_id: Ed25519PublicKey.from_public_bytes(key) for key_id, key in raw.items()
                     }
-        return cls(epoch=bundle.epoch, verifying=verifying, sealing=sealing)
+        return cls(epoch=bundle.epoch, verifying=verifying, sealing=sealing, registry=_officers(bundle.registry))
 
     def verifying_keys(self, room: str, purpose: Purpose) -> Mapping[str, Ed25519PublicKey]:
         """Key id to key; empty when the room has none of this purpose."""
@@ -76,6 +98,18 @@ class Trust:
             return self.sealing[room]
         except KeyError:
             raise RakkanError(Code.FORBIDDEN, f"the trust bundle has no sealing key of {room}") from None
+
+
+def _officers(officers: _Officers | None) -> RegistryOfficers:
+    if officers is None:
+        return _NOBODY
+    keys: dict[str, Ed25519PublicKey] = {}
+    names: dict[str, str] = {}
+    for name, theirs in officers.officers.items():
+        for key in theirs:
+            keys[key.key_id] = Ed25519PublicKey.from_public_bytes(base64.b64decode(key.public_key, validate=True))
+            names[key.key_id] = name
+    return RegistryOfficers(signatures_min=officers.signatures_min, keys=keys, names=names)
 
 
 @dataclass(frozen=True)

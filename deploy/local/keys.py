@@ -26,6 +26,8 @@ from shared.messaging.topology import SENDERS
 from shared.trust import Purpose, key_id_of
 
 EPOCH = 1
+OFFICERS = ("registrar", "auditor")
+"""Who sign the local registry of trust services: two, as in production."""
 _PRIVATE: dict[Purpose, Any] = {Purpose.MESSAGES: Ed25519PrivateKey, Purpose.SEALING: X25519PrivateKey}
 
 
@@ -54,6 +56,13 @@ class Keys:
     def so_pin_file(self, room: str) -> Path:
         """Of the token's security officer; only ceremonies use it."""
         return self.folder(room) / "so_pin"
+
+    def officer_key_file(self, officer: str) -> Path:
+        return self._root / "officers" / f"{officer}.pem"
+
+    def registry_secrets_folder(self, room: str) -> Path:
+        """One file for each secret that the registry names."""
+        return self.folder(room) / "registry"
 
     def secrets_key_file(self, room: str) -> Path:
         """Under which authentication keeps what it has to read again."""
@@ -86,18 +95,25 @@ class Keys:
                 self.pin(sender)
                 self.so_pin(sender)
         self._kept(self.secrets_key_file("authentication"), lambda: base64.b64encode(secrets.token_bytes(32)).decode())
+        self._account.folder(self._root / "officers")
+        for room in ("ca_connector", "tsa_connector"):
+            self._account.folder(self.registry_secrets_folder(room))
         rooms = {sender: self._public_keys(sender) for sender in SENDERS}
-        bundle = json.dumps({"epoch": EPOCH, "rooms": rooms}, indent=2) + "\n"
+        officers = {officer: [self._key(self.officer_key_file(officer), Ed25519PrivateKey)] for officer in OFFICERS}
+        registry = {"signatures_min": len(OFFICERS), "officers": officers}
+        bundle = json.dumps({"epoch": EPOCH, "rooms": rooms, "registry": registry}, indent=2) + "\n"
         self._account.write(self.bundle_file, bundle, mode=0o644)
 
     def _public_keys(self, sender: str) -> dict[str, list[dict[str, str]]]:
         extra = {"sam": [Purpose.ACTIVATIONS], "authentication": [Purpose.TOKENS]}.get(sender, [])
-        return {purpose: [self._key(sender, purpose)] for purpose in (Purpose.MESSAGES, Purpose.SEALING, *extra)}
+        return {
+            purpose: [self._key(self.key_file(sender, purpose), _PRIVATE.get(purpose, Ed25519PrivateKey))]
+            for purpose in (Purpose.MESSAGES, Purpose.SEALING, *extra)
+        }
 
-    def _key(self, sender: str, purpose: Purpose) -> dict[str, str]:
-        file = self.key_file(sender, purpose)
+    def _key(self, file: Path, kind: Any) -> dict[str, str]:
         if not file.exists():
-            new = _PRIVATE.get(purpose, Ed25519PrivateKey).generate()
+            new = kind.generate()
             self._account.write(file, new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         key = load_pem_private_key(file.read_bytes(), password=None)
         if not isinstance(key, Ed25519PrivateKey | X25519PrivateKey):

@@ -19,6 +19,7 @@ from deploy.local.home import CHECKOUT
 from deploy.local.keys import Keys
 from deploy.local.ports import Ports
 from deploy.local.program import Program, StackError
+from deploy.local.registry import LocalRegistry, local_registry
 from deploy.local.softhsm import LABELS, SoftHSM, find_module
 from shared.messaging.topology import OPERATOR, ROOMS
 from shared.trust import Purpose
@@ -43,6 +44,7 @@ class Rooms:
         self.account = account if not account.dropped or account.can_run(python, CHECKOUT) else Account.of_caller()
         self._programs = {room: Program(room, run_folder, self.account) for room in ROOMS if exists(room)}
         self.tsa = Program("tsa", run_folder, self.account)
+        self.registry = LocalRegistry(run_folder, keys, account)
         self._data_account = account
 
     @property
@@ -148,6 +150,16 @@ class Rooms:
         while not self.tsa_anchors_file.exists() and time.monotonic() < deadline:
             program.check_running()
             time.sleep(0.05)
+
+    def write_registry(self) -> None:
+        """After the TSA started and the CA's ceremony was held: both have made their anchors by then."""
+        self.registry.write(
+            local_registry(
+                ca_anchor=self.anchors_file,
+                tsa_url=f"http://127.0.0.1:{self._ports['tsa http']}/",
+                tsa_anchor=self.tsa_anchors_file,
+            )
+        )
 
     def start(self, room: str) -> None:
         """Start it; `wait_ready` tells when it works."""

@@ -74,6 +74,7 @@ class Stack:
             "TSA: a time-stamping authority on OpenSSL": self.rooms.start_tsa,
         }
         _together(jobs, progress)
+        self.rooms.write_registry()
 
     def up(self, progress: Progress) -> None:
         """Everything that is not up. Rooms after the servers: one that finds no broker waits longer each time."""

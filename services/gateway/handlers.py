@@ -141,7 +141,16 @@ class Handlers:
             message=authentication.CheckToken.TYPE,
         )
         await self._bus.ask(authentication.CheckToken(token=sealed))
-        return await self._bus.ask(tsa_connector.Timestamp(digest=call.digest, hash=call.hash, nonce=call.nonce))
+        answer = await self._bus.ask(
+            tsa_connector.Timestamp(
+                digest=call.digest,
+                hash=call.hash,
+                nonce=call.nonce,
+                tenant_id=caller.facts.tenant_id,
+                client_id=caller.facts.client_id,
+            )
+        )
+        return answer.tokens[0]
 
     async def subject_of(self, caller: Caller, credential_id: str) -> str:
         """Whom the credential's certificate names: v1 says so when it has expired (CSC 1.0.4.0 11.9)."""

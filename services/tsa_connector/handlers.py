@@ -10,7 +10,7 @@ from services.tsa_connector.answer import read_answer
 from services.tsa_connector.request import make_request
 from services.tsa_connector.token import TrustedTSA, check_answer
 from shared.algorithms import Hash
-from shared.contracts.tsa_connector import Timestamp, TimestampToken
+from shared.contracts.tsa_connector import Timestamp, Timestamps, TimestampToken
 from shared.errors import RakkanError
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ class Handlers:
         self.policy = policy
         self.now = now
 
-    async def timestamp(self, message: Timestamp) -> TimestampToken:
+    async def timestamp(self, message: Timestamp) -> Timestamps:
         """Ask the TSA, and answer with its token once every check has passed."""
         asked_at = self.now()
         request = make_request(
@@ -55,4 +55,11 @@ class Handlers:
             policy=token.info.policy,
             offset_s=round((token.info.time - self.now()).total_seconds(), 3),
         )
-        return TimestampToken(token=token.der, time=token.info.time)
+        obtained = TimestampToken(
+            token=token.der,
+            time=token.info.time,
+            authority="local",
+            policy=token.info.policy,
+            serial_number=f"{token.info.serial_number:x}",
+        )
+        return Timestamps(tokens=(obtained,))

@@ -14,8 +14,14 @@ class OrderCertificate(Job):
 
     order_id: Identifier
     authority: Identifier
+    profile: Identifier = "signing"
+    """Of that authority's profiles in the registry."""
     csr: bytes = Field(max_length=16_384)
     """DER CertificationRequest (RFC 2986), signed by the key itself."""
+    renews: Identifier | None = None
+    """The order whose certificate this one takes over from; with the same key it is a renewal, else a rekey."""
+    origin: bytes | None = Field(default=None, max_length=16_384)
+    """The SAM's signed key-origin statement (`shared.origin`): this key was made in the HSM for this subject."""
 
 
 class ConfirmOrder(Job):

@@ -15,9 +15,9 @@ from services.tsa_connector.client import TSAClient
 from services.tsa_connector.handlers import Handlers
 from services.tsa_connector.settings import TSA, trusted
 from shared.algorithms import Hash
-from shared.contracts.tsa_connector import Timestamp
 from shared.errors import Code, RakkanError
 from tests.support.openssl import openssl
+from tests.support.timestamps import asking
 
 DOCUMENT = b"the document that is time-stamped"
 
@@ -74,7 +74,7 @@ def head(status: str = "200 OK", *lines: str) -> bytes:
 @pytest.mark.parametrize("hash_", Hash)
 async def test_openssl_accepts_a_token_over_every_hash(server: Server, tmp_path: Path, hash_: Hash) -> None:
     async with connector(server.url, server.authority.anchors_file, accuracy_max_s=1.0) as handlers:
-        stamped = await handlers.timestamp(Timestamp(digest=digest_of(hash_), hash=hash_))
+        (stamped,) = (await handlers.timestamp(asking(digest_of(hash_), hash_))).tokens
     (tmp_path / "token").write_bytes(stamped.token)
     verified = openssl(
         "ts", "-verify", "-token_in", "-in", "token", "-digest", digest_of(hash_).hex(),
@@ -87,31 +87,31 @@ async def test_openssl_accepts_a_token_over_every_hash(server: Server, tmp_path:
 async def test_many_at_once_each_get_their_own_token(server: Server) -> None:
     digests = [hashlib.sha256(bytes([number])).digest() for number in range(12)]
     async with connector(server.url, server.authority.anchors_file) as handlers:
-        asked = (handlers.timestamp(Timestamp(digest=digest, hash=Hash.SHA256)) for digest in digests)
+        asked = (handlers.timestamp(asking(digest)) for digest in digests)
         stamped = await asyncio.gather(*asked)
-    assert len({one.token for one in stamped}) == len(digests)
+    assert len({one.tokens[0].token for one in stamped}) == len(digests)
 
 
 async def test_the_callers_nonce_is_in_the_token(server: Server) -> None:
     nonce = b"\x00" + b"\xfe" * 31
     async with connector(server.url, server.authority.anchors_file) as handlers:
-        stamped = await handlers.timestamp(Timestamp(digest=digest_of(Hash.SHA256), hash=Hash.SHA256, nonce=nonce))
+        (stamped,) = (await handlers.timestamp(asking(digest_of(Hash.SHA256), nonce=nonce))).tokens
     assert nonce.lstrip(b"\x00") in stamped.token
 
 
 async def test_the_policy_asked_for_is_the_policy_given(server: Server) -> None:
     async with connector(server.url, server.authority.anchors_file, policy=OTHER_POLICY) as handlers:
-        await handlers.timestamp(Timestamp(digest=digest_of(Hash.SHA256), hash=Hash.SHA256))
+        await handlers.timestamp(asking(digest_of(Hash.SHA256)))
     await refused(Code.TSA_REFUSED, server.url, server.authority.anchors_file, policy="2.999.7")
     await refused(Code.TSA_UNTRUSTED, server.url, server.authority.anchors_file, policies=(OTHER_POLICY,))
     async with connector(server.url, server.authority.anchors_file, policies=(POLICY,)) as handlers:
-        await handlers.timestamp(Timestamp(digest=digest_of(Hash.SHA256), hash=Hash.SHA256))
+        await handlers.timestamp(asking(digest_of(Hash.SHA256)))
 
 
 async def refused(code: Code, url: str, anchors_file: Path, **more: object) -> str:
     async with connector(url, anchors_file, **more) as handlers:
         with pytest.raises(RakkanError) as refusal:
-            await handlers.timestamp(Timestamp(digest=digest_of(Hash.SHA256), hash=Hash.SHA256))
+            await handlers.timestamp(asking(digest_of(Hash.SHA256)))
     assert refusal.value.code is code, refusal.value.detail
     return refusal.value.detail
 

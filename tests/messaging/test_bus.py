@@ -4,23 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import pytest
 
 from deploy.local.stack import Stack
-from shared.algorithms import Hash
 from shared.contracts.sam import PrepareCredential
-from shared.contracts.tsa_connector import Timestamp, TimestampToken
+from shared.contracts.tsa_connector import Timestamp, Timestamps
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
 from shared.messaging.bus import Bus
 from shared.messaging.outbox import Posted
 from shared.messaging.topology import PREFETCH
 from tests.support.buses import bus_of, connected
+from tests.support.timestamps import ANSWER, asking
 
-ASKED = Timestamp(digest=b"d" * 32, hash=Hash.SHA256)
-ANSWER = TimestampToken(token=b"token", time=datetime(2026, 1, 1, tzinfo=UTC))
+ASKED = asking()
 
 
 @dataclass
@@ -33,7 +31,7 @@ class Listener:
     refusal: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def timestamp(self, _: Timestamp) -> TimestampToken:
+    async def timestamp(self, _: Timestamp) -> Timestamps:
         self.asked.append(operation.current().message_id)
         self.in_hand += 1
         self.most_in_hand = max(self.most_in_hand, self.in_hand)
@@ -67,7 +65,7 @@ async def gateway(broker: Stack) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def ask(bus: Bus, *, timeout_s: float = 10.0) -> TimestampToken:
+async def ask(bus: Bus, *, timeout_s: float = 10.0) -> Timestamps:
     with operation.begin("gateway", timeout_s=timeout_s):
         return await bus.ask(ASKED)
 

@@ -5,22 +5,20 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import aio_pika
 import pytest
 
 from deploy.local.stack import Stack
-from shared.algorithms import Hash
-from shared.contracts.tsa_connector import Timestamp, TimestampToken
+from shared.contracts.tsa_connector import Timestamp, Timestamps
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
 from shared.messaging.bus import Bus
 from shared.messaging.rabbitmq import Link, LinkLostError, open_link
 from tests.support.buses import broker_settings, bus_of
+from tests.support.timestamps import ANSWER, asking
 
-ASKED = Timestamp(digest=b"d" * 32, hash=Hash.SHA256)
-ANSWER = TimestampToken(token=b"token", time=datetime(2026, 1, 1, tzinfo=UTC))
+ASKED = asking()
 
 
 @contextmanager
@@ -84,7 +82,7 @@ async def test_t6_a_publish_that_times_out_is_unknown_and_ends_the_link(broker: 
 async def test_t6_an_ask_under_a_frozen_broker_is_answered_once_it_thaws(broker: Stack) -> None:
     served: list[str] = []
 
-    async def timestamp(_: Timestamp) -> TimestampToken:
+    async def timestamp(_: Timestamp) -> Timestamps:
         served.append(operation.current().message_id)
         return ANSWER
 
@@ -131,7 +129,7 @@ async def test_t8_t9_a_black_hole_is_noticed_and_cancels_nobody(broker: Stack, l
 
 
 async def test_t11_a_killed_broker_is_found_again(broker: Stack) -> None:
-    async def timestamp(_: Timestamp) -> TimestampToken:
+    async def timestamp(_: Timestamp) -> Timestamps:
         return ANSWER
 
     async with (

@@ -141,7 +141,17 @@ class FakeRooms:
             self._open(request, request.token, "", self.authentication_key)
             return authentication.TokenFacts(client_id="acme", tenant_id="t1", scope="service")
         if isinstance(request, tsa_connector.Timestamp):
-            return tsa_connector.TimestampToken(token=b"token of " + request.digest, time=datetime.now(UTC))
+            return tsa_connector.Timestamps(
+                tokens=(
+                    tsa_connector.TimestampToken(
+                        token=b"token of " + request.digest,
+                        time=datetime.now(UTC),
+                        authority=request.authority or "clock",
+                        policy=request.policy or "2.999.1",
+                        serial_number="1",
+                    ),
+                )
+            )
         subject = getattr(request, "credential_id", "")
         secrets = self._open(request, request.secrets, subject, self.sam_key)
         return self._of_sam(request, secrets)

@@ -10,9 +10,9 @@ from services.tsa_connector.handlers import Handlers
 from services.tsa_connector.request import TimestampRequest
 from services.tsa_connector.token import TrustedTSA
 from shared.algorithms import Hash
-from shared.contracts.tsa_connector import Timestamp
 from shared.errors import Code, RakkanError
 from tests.support.lying_tsa import NOW, Lies, LyingTSA
+from tests.support.timestamps import asking
 
 HONEST = LyingTSA.honest()
 DIGEST = b"\x22" * 32
@@ -41,7 +41,7 @@ def room(endpoint: FakeEndpoint, policy: str | None = None) -> Handlers:
 
 async def test_a_token_is_the_tsas_own_bytes_and_time() -> None:
     endpoint = FakeEndpoint()
-    stamped = await room(endpoint).timestamp(Timestamp(digest=DIGEST, hash=Hash.SHA256))
+    (stamped,) = (await room(endpoint).timestamp(asking(DIGEST))).tokens
     assert stamped.time == NOW
     assert stamped.token in endpoint.answers[0]
     assert endpoint.asked[0].digest == DIGEST
@@ -50,20 +50,20 @@ async def test_a_token_is_the_tsas_own_bytes_and_time() -> None:
 async def test_each_question_has_a_nonce_even_when_the_caller_has_none() -> None:
     endpoint = FakeEndpoint()
     for _ in range(2):
-        await room(endpoint).timestamp(Timestamp(digest=DIGEST, hash=Hash.SHA256))
+        await room(endpoint).timestamp(asking(DIGEST))
     first, second = (request.nonce for request in endpoint.asked)
     assert first != second
 
 
 async def test_the_callers_nonce_is_asked_with() -> None:
     endpoint = FakeEndpoint()
-    await room(endpoint).timestamp(Timestamp(digest=DIGEST, hash=Hash.SHA256, nonce=b"\x01\x00"))
+    await room(endpoint).timestamp(asking(DIGEST, nonce=b"\x01\x00"))
     assert endpoint.asked[0].nonce == 256
 
 
 async def test_the_policy_of_the_settings_is_asked_for() -> None:
     endpoint = FakeEndpoint()
-    await room(endpoint, policy="2.999.5").timestamp(Timestamp(digest=DIGEST, hash=Hash.SHA256))
+    await room(endpoint, policy="2.999.5").timestamp(asking(DIGEST))
     assert endpoint.asked[0].policy == "2.999.5"
 
 
@@ -74,7 +74,7 @@ async def test_the_policy_of_the_settings_is_asked_for() -> None:
 async def test_what_cannot_be_stamped_is_not_asked_for(digest: bytes, hash_: Hash, code: Code) -> None:
     endpoint = FakeEndpoint()
     with pytest.raises(RakkanError) as refusal:
-        await room(endpoint).timestamp(Timestamp(digest=digest, hash=hash_))
+        await room(endpoint).timestamp(asking(digest, hash_))
     assert (refusal.value.code, endpoint.asked) == (code, [])
 
 
@@ -83,5 +83,5 @@ async def test_a_token_that_does_not_hold_reaches_nobody() -> None:
         info["nonce"] = None
 
     with pytest.raises(RakkanError) as refusal:
-        await room(FakeEndpoint(Lies(info=forget))).timestamp(Timestamp(digest=DIGEST, hash=Hash.SHA256))
+        await room(FakeEndpoint(Lies(info=forget))).timestamp(asking(DIGEST))
     assert refusal.value.code is Code.TSA_UNTRUSTED

@@ -1,0 +1,81 @@
+"""The registry of trust services of the local stack: its own CA and TSA, signed by its two officers.
+
+In production officers write and sign it; see docs/operating.md.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.local.account import Account
+from deploy.local.keys import OFFICERS, Keys
+from shared.registry.signing import sign
+from shared.trust import SigningKey
+
+CLASS = "standard"
+
+
+class LocalRegistry:
+    """`write` puts a registry in use: rooms that run take it up by themselves."""
+
+    def __init__(self, run_folder: Path, keys: Keys, account: Account) -> None:
+        self._keys = keys
+        self._account = account
+        self.file = run_folder / "registry.json"
+        self.signatures_file = run_folder / "registry.json.sig"
+
+    def settings(self, room: str) -> dict[str, str]:
+        return {
+            "RAKKAN_REGISTRY__FILE": str(self.file),
+            "RAKKAN_REGISTRY__SIGNATURES_FILE": str(self.signatures_file),
+            "RAKKAN_REGISTRY__SECRETS_FOLDER": str(self._keys.registry_secrets_folder(room)),
+        }
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        return found
+
+    def write(self, registry: Mapping[str, Any]) -> None:
+        """With the next version, unless it says what the present one says."""
+        present = self.read()
+        version = present.pop("version", 0)
+        if present == registry:
+            return
+        text = json.dumps({"version": version + 1, **registry}, indent=2, ensure_ascii=False) + "\n"
+        signatures = b"[]"
+        for officer in OFFICERS:
+            signatures = sign(text.encode(), SigningKey.load(self._keys.officer_key_file(officer)).key, signatures)
+        self._account.write(self.file, text, mode=0o644)
+        self._account.write(self.signatures_file, signatures.decode(), mode=0o644)
+
+
+def local_registry(*, ca_anchor: Path, tsa_url: str, tsa_anchor: Path) -> dict[str, Any]:
+    """One CA and one TSA: what a newcomer's stack has."""
+    return {
+        "certification_authorities": {
+            "local": {
+                "label": "Rakkan local CA",
+                "protocol": "local",
+                "anchors": [ca_anchor.read_text()],
+                "profiles": {
+                    "signing": {
+                        "label": "Document signing",
+                        "policies": ["2.999.3647.1"],
+                        "key_algorithms": ["p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096", "ed25519"],
+                    }
+                },
+                "default_profile": "signing",
+            }
+        },
+        "time_stamping_authorities": {
+            "local": {
+                "label": "Rakkan local TSA",
+                "url": tsa_url,
+                "anchors": [tsa_anchor.read_text()],
+                "check_revocation": False,
+                "classes": [{"name": CLASS, "since": "2026-01-01"}],
+            }
+        },
+        "defaults": {"certification_authority": "local", "timestamps": {"assurance_class": CLASS}},
+    }
