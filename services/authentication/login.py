@@ -7,16 +7,19 @@ from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote
 
+import structlog
 from starlette.responses import JSONResponse, Response
 
 from services.authentication import passkeys, passwords
 from services.authentication.passwords import Password, Vault
 from services.authentication.sessions import Method
-from services.authentication.throttle import Throttle
+from services.authentication.throttle import FairThrottle, Throttle, site_of
 from services.authentication.visits import Visit
 from shared.contracts.approval import OpenLogin, SignerFound, VerifyLogin
 from shared.contracts.base import R, Request
 from shared.errors import Code, RakkanError
+
+log = structlog.get_logger()
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 # Only pages of ours, by name: `//host`, `/\host` and the like would lead to another site.
@@ -51,6 +54,7 @@ class Login:
         bus: Bus,
         vault: Vault | None,
         throttle: Throttle,
+        begun: FairThrottle,
         idp_name: str | None,
         now: Callable[[], datetime],
     ) -> None:
@@ -58,6 +62,7 @@ class Login:
         self._bus = bus
         self._vault = vault
         self._throttle = throttle
+        self._begun = begun
         self._idp_name = idp_name
         self._now = now
         self._hashing = asyncio.Semaphore(_HASHING_AT_ONCE)
@@ -68,6 +73,11 @@ class Login:
     async def begin(self, visit: Visit) -> Response:
         """A challenge, when the signer reaches for her passkey: one made with the page would be stale by then."""
         visit.check_form("login")
+        # Each one is a row at the SAM, and anybody can ask for it.
+        wait_s = self._begun.take_or_wait_s(visit.address, now=self._now())
+        if wait_s:
+            headers = {"Retry-After": str(int(wait_s) + 1)}
+            return visit.with_cookie(JSONResponse({"error": "temporarily_unavailable"}, 429, headers))
         opened = await self._bus.ask(OpenLogin())
         return visit.with_cookie(JSONResponse({"login_id": opened.login_id, **passkeys.asking(opened.challenge)}))
 
@@ -82,17 +92,27 @@ class Login:
         except RakkanError as error:
             if error.code not in (Code.EVIDENCE_REFUSED, *_STALE):
                 raise
-            await self._store.note_refused(tenant_id="", user_id="", method="passkey", reason=error.code)
+            await self._note_passkey_refused(visit, error.code)
             refusal = "login_stale" if error.code in _STALE else "login_passkey_refused"
             return self._page(visit, going_to, refusal=refusal, status=403)
         return await self._logged_in(visit, signer, "passkey", going_to)
+
+    async def _note_passkey_refused(self, visit: Visit, reason: Code) -> None:
+        """Noted while they are few: nobody is made to wait here, and nobody fills the audit log either."""
+        now, site = self._now(), site_of(visit.address)
+        if self._throttle.wait_s("passkey", site, now=now):
+            log.warning("log-in refused", method="passkey", reason=reason)
+            return
+        self._throttle.failed("passkey", site, now=now)
+        await self._store.note_refused(tenant_id="", user_id="", method="passkey", reason=reason)
 
     async def by_password(self, visit: Visit) -> Response:
         """One answer for whatever is wrong, and about as late: no telling names, passwords, codes and waits apart."""
         visit.check_form("login")
         going_to = next_page(visit.form.get("next"))
         now = self._now()
-        wait_s = self._throttle.wait_s("login", visit.address, now=now)
+        site = site_of(visit.address)
+        wait_s = self._throttle.wait_s("login", site, now=now)
         if wait_s:
             response = self._page(visit, going_to, refusal="login_throttled", status=429)
             response.headers["Retry-After"] = str(int(wait_s) + 1)
@@ -102,7 +122,7 @@ class Login:
         except RakkanError as error:
             if error.code not in (Code.PIN_INVALID, Code.OTP_INVALID):
                 raise
-            self._throttle.failed("login", visit.address, now=now)
+            self._throttle.failed("login", site, now=now)
             await self._store.note_refused(
                 tenant_id=_typed(visit, "tenant"), user_id=_typed(visit, "user"), method="password", reason=error.code
             )

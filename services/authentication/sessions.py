@@ -11,6 +11,7 @@ from shared.contracts.approval import SignerFound
 from shared.errors import Code, RakkanError
 
 Method = Literal["passkey", "password", "idp"]
+_NOBODYS = timedelta(hours=1)  # anybody can have one by asking, and each is a row
 _SEEN_AGAIN = timedelta(seconds=30)  # a write for every request would buy nothing
 
 
@@ -117,7 +118,7 @@ class Sessions:
                 method=None,
                 language=None,
                 seen_at=now,
-                expires_at=now + self._lifetime,
+                expires_at=now + min(self._lifetime, _NOBODYS),
             ),
         )
         await self._store.add_session(session.session_id, session.row)

@@ -76,13 +76,20 @@ class Settings(RoomSettings):
     signature_qualifiers: tuple[str, ...] = ()
     """The `signatureQualifier` values that every credential here fulfills, as the trust service provider declares."""
     requests_burst: int = Field(default=200, ge=1)
-    """Authorization requests of one client from one address, not pushed, before it is told to wait."""
+    """Authorization requests of one client from one address, not pushed, before it is told to wait; and new browser
+    sessions of one address."""
     request_again_s: float = Field(default=0.05, gt=0)
     """After how long one more is taken."""
     attempts_max: int = Field(default=10, ge=1)
     """Failed authentications of one client from one address before it is told to wait."""
     attempt_again_s: float = Field(default=6.0, gt=0)
     """After how long one of them is forgiven."""
+    logins_burst: int = Field(default=30, ge=1)
+    """Log-ins by passkey that one address (of IPv6: its /64) may begin before it is told to wait."""
+    login_again_s: float = Field(default=1.0, gt=0)
+    """After how long one more may begin."""
+    logins_per_s: float = Field(default=20.0, gt=0)
+    """What all addresses together may begin before each has but three, and one more every 20 s."""
     service_name: str = Field(default="Rakkan", min_length=1, max_length=64)
     """What the pages call this service."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"

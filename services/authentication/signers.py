@@ -18,7 +18,7 @@ from services.authentication.pages import Pages
 from services.authentication.passwords import Vault
 from services.authentication.sessions import Sessions
 from services.authentication.settings import Settings
-from services.authentication.throttle import Throttle
+from services.authentication.throttle import FairThrottle, Throttle
 from services.authentication.visits import Entrance, Visit
 from shared.contracts.base import R, Request
 from shared.trust import Trust
@@ -53,6 +53,8 @@ def add_signer_pages(
             lifetime_s=settings.session_lifetime_s,
             now=now,
         ),
+        Throttle(attempts_max=settings.requests_burst, attempt_again_s=settings.request_again_s),
+        now,
     )
     vault = Vault.load(settings.secrets_key_file) if settings.secrets_key_file else None
     service = settings.service_name
@@ -79,6 +81,9 @@ def _login(store: Store, bus: Bus, vault: Vault | None, settings: Settings, now:
         bus=bus,
         vault=vault,
         throttle=Throttle(attempts_max=settings.attempts_max, attempt_again_s=settings.attempt_again_s),
+        begun=FairThrottle(
+            burst=settings.logins_burst, again_s=settings.login_again_s, together_per_s=settings.logins_per_s
+        ),
         idp_name=settings.idp.name if settings.idp.issuer else None,
         now=now,
     )

@@ -2,17 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from services.authentication import words
 from services.authentication.pages import Pages, accepted_language
 from services.authentication.sessions import Session, Sessions
+from services.authentication.throttle import Throttle, site_of
 from shared.errors import RETRYABLE, Code, RakkanError
 
 log = structlog.get_logger()
@@ -111,13 +113,18 @@ Handler = Callable[[Visit], Awaitable[Response]]
 class Entrance:
     """Makes a visit of every request and a page of every refusal."""
 
-    def __init__(self, pages: Pages, sessions: Sessions) -> None:
+    def __init__(self, pages: Pages, sessions: Sessions, begun: Throttle, now: Callable[[], datetime]) -> None:
         self._pages = pages
         self._sessions = sessions
+        self._begun = begun
+        self._now = now
 
     def add(self, app: FastAPI, method: str, path: str, handler: Handler) -> None:
         async def endpoint(request: Request) -> Response:
-            visit = await self._visit(request)
+            session = await self._sessions.of(request.cookies)
+            if session is None and (wait_s := self._new_session_wait_s(request)):
+                return _too_many(wait_s)
+            visit = await self._visit(request, session)
             try:
                 if method == "POST":
                     visit = replace(visit, form=await _read_form(request))
@@ -127,8 +134,15 @@ class Entrance:
 
         app.add_api_route(path, endpoint, methods=[method], include_in_schema=False, response_model=None)
 
-    async def _visit(self, request: Request) -> Visit:
-        session = await self._sessions.of(request.cookies)
+    def _new_session_wait_s(self, request: Request) -> float:
+        """Each new one is a row, and anybody can have one by coming without a cookie."""
+        now, site = self._now(), site_of(request.client.host if request.client else "")
+        wait_s = self._begun.wait_s("", site, now=now)
+        if not wait_s:
+            self._begun.failed("", site, now=now)
+        return wait_s
+
+    async def _visit(self, request: Request, session: Session | None) -> Visit:
         is_new = session is None
         if session is None:
             session = await self._sessions.begin()
@@ -139,6 +153,15 @@ class Entrance:
             request.headers.get("accept-language", "")
         )
         return Visit(request, session, language, self._pages, self._sessions, is_new)
+
+
+def _too_many(wait_s: float) -> Response:
+    """Without a session there is no page to say it on."""
+    text = (
+        "アクセスが集中しています。少し待ってから、もう一度開いてください。\n"
+        "There are very many visits from here at the moment. Wait a few seconds and open this again.\n"
+    )
+    return PlainTextResponse(text, status_code=429, headers={"Retry-After": str(int(wait_s) + 1)})
 
 
 def _refused(visit: Visit, refusal: RakkanError) -> Response:

@@ -156,6 +156,70 @@ async def test_a_log_in_begins_only_from_the_page(front: Front) -> None:
     assert front.sam.asked == []
 
 
+async def begin(front: Front, address: str, times: int = 1) -> list[int]:
+    browser = front.browser(address)
+    form = form_of(await browser.get("/login"), "/login/passkey")
+    return [(await browser.post("/login/begin", data=form)).status_code for _ in range(times)]
+
+
+async def test_beginning_log_ins_without_end_is_stopped_and_costs_the_sam_no_more(front: Front) -> None:
+    statuses = await begin(front, "10.0.0.9", 50)
+    assert statuses == [200] * 30 + [429] * 20
+    assert len(front.sam.asked) == 30
+    front.clock.pass_s(5)
+    assert await begin(front, "10.0.0.9", 6) == [200] * 5 + [429]
+
+
+async def test_a_log_in_that_must_wait_is_told_how_long(front: Front) -> None:
+    await begin(front, "10.0.0.9", 30)
+    browser = front.browser("10.0.0.9")
+    page = await browser.get("/login")
+    stopped = await browser.post("/login/begin", data=form_of(page, "/login/passkey"))
+    assert (stopped.status_code, int(stopped.headers["retry-after"])) == (429, 2)
+    assert "Your passkey is not locked" in page.text
+
+
+async def test_spraying_from_many_addresses_makes_nobody_wait_who_comes_from_her_own(front: Front) -> None:
+    statuses = [status for n in range(60) for status in await begin(front, f"10.0.{n}.1", 10)]
+    assert (statuses[:200], 429 in statuses) == ([200] * 200, True)
+    assert len(front.sam.asked) <= 200 + 40 * 3
+    alice = Person(front, address="192.0.2.7")
+    for _ in range(3):
+        assert (await alice.log_in()).status_code == 303
+    front.clock.pass_s(30)
+    assert await begin(front, "10.0.1.1", 10) == [200] * 10
+
+
+async def test_one_customer_has_one_count_however_many_addresses_of_ipv6_are_hers(front: Front) -> None:
+    statuses = [status for n in range(4) for status in await begin(front, f"2001:db8:1:2::{n:x}", 10)]
+    assert statuses == [200] * 30 + [429] * 10
+    assert await begin(front, "2001:db8:1:3::1") == [200]
+    assert await begin(front, "not an address") == [200]
+    statuses = await begin(front, "10.0.0.9", 20) + await begin(front, "::ffff:10.0.0.9", 20)
+    assert statuses == [200] * 30 + [429] * 10
+
+
+async def test_wrong_passkeys_without_end_are_refused_and_fill_no_log(front: Front, alice: Person) -> None:
+    attacker = front.browser("10.0.0.9")
+    form = form_of(await attacker.get("/login"), "/login/passkey") | {"login_id": "unheard-of"}
+    made_up = form | Passkey.new().answer({"challenge": b64(b"x" * 32)})
+    for _ in range(40):
+        assert (await attacker.post("/login/passkey", data=made_up)).status_code == 403
+    assert len(front.accounts.refused) == 10
+    neighbor = Person(front, address="10.0.0.9", passkey=alice.passkey)
+    assert (await neighbor.log_in()).status_code == 303
+
+
+async def test_sessions_without_end_are_stopped_at_their_address(front: Front, alice: Person) -> None:
+    statuses = [(await front.browser("10.0.0.9").get("/login")).status_code for _ in range(210)]
+    assert statuses == [200] * 200 + [429] * 10
+    stopped = await front.browser("10.0.0.9").get("/login")
+    assert (stopped.headers["retry-after"], "set-cookie" in stopped.headers) == ("1", False)
+    assert len(front.accounts.sessions) == 200
+    assert {row.expires_at - front.clock.now() for row in front.accounts.sessions.values()} == {timedelta(hours=1)}
+    assert (await alice.log_in()).status_code == 303
+
+
 async def test_the_page_of_the_log_in_may_ask_this_origin(alice: Person) -> None:
     page = await alice.browser.get("/login")
     assert "connect-src 'self';" in page.headers["content-security-policy"]

@@ -49,7 +49,7 @@
     const answer = await fetch(form.dataset.begin, {
       method: "POST", body: new URLSearchParams(new FormData(form)), credentials: "same-origin", redirect: "error",
     });
-    if (!answer.ok) throw new Error("begin");
+    if (!answer.ok) throw new Error(answer.status === 429 ? "busy" : "failed");
     return answer.json();
   };
 
@@ -86,8 +86,8 @@
     say(form, form.dataset.waiting);
     try {
       for (const [name, value] of Object.entries(await ceremony(form))) form.elements.namedItem(name).value = value;
-    } catch {
-      say(form, form.dataset.failed);
+    } catch (error) {
+      say(form, form.dataset[error.message] || form.dataset.failed);
       button.disabled = false;
       button.focus();
       return;
