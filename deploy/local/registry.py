@@ -1,19 +1,23 @@
-"""The registry of trust services of the local stack: its own CA and TSA, signed by its two officers.
+"""The registry of trust services of the local stack: its own CA and TSAs, signed by its two officers.
 
 In production officers write and sign it; see docs/operating.md.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.local.account import Account
 from deploy.local.keys import OFFICERS, Keys
+from deploy.local.tsa import OTHER_POLICY, POLICY
 from shared.registry.signing import sign
 from shared.trust import SigningKey
 
 CLASS = "standard"
+TSAS = {"local": "Rakkan local TSA", "second": "Rakkan second TSA"}
+"""Name in the registry to label. Both stand in the same class; the first is the cheaper and so the one asked."""
 
 
 class LocalRegistry:
@@ -50,8 +54,16 @@ class LocalRegistry:
         self._account.write(self.signatures_file, signatures.decode(), mode=0o644)
 
 
-def local_registry(*, ca_anchor: Path, tsa_url: str, tsa_anchor: Path) -> dict[str, Any]:
-    """One CA and one TSA: what a newcomer's stack has."""
+@dataclass(frozen=True)
+class LocalTSA:
+    name: str
+    label: str
+    url: str
+    anchors_file: Path
+
+
+def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA]) -> dict[str, Any]:
+    """One CA and two TSAs: what a newcomer's stack has."""
     return {
         "certification_authorities": {
             "local": {
@@ -68,14 +80,20 @@ def local_registry(*, ca_anchor: Path, tsa_url: str, tsa_anchor: Path) -> dict[s
                 "default_profile": "signing",
             }
         },
-        "time_stamping_authorities": {
-            "local": {
-                "label": "Rakkan local TSA",
-                "url": tsa_url,
-                "anchors": [tsa_anchor.read_text()],
-                "check_revocation": False,
-                "classes": [{"name": CLASS, "since": "2026-01-01"}],
-            }
-        },
+        "time_stamping_authorities": {tsa.name: _tsa(tsa, cost=cost) for cost, tsa in enumerate(tsas, start=1)},
         "defaults": {"certification_authority": "local", "timestamps": {"assurance_class": CLASS}},
+    }
+
+
+def _tsa(tsa: LocalTSA, *, cost: int) -> dict[str, Any]:
+    return {
+        "label": tsa.label,
+        "url": tsa.url,
+        "anchors": [tsa.anchors_file.read_text()],
+        "check_revocation": False,
+        "classes": [{"name": CLASS, "since": "2026-01-01"}],
+        "policies": [POLICY, OTHER_POLICY],
+        "default_policy": POLICY,
+        "accuracy_max_ms": 1000,
+        "cost": cost,
     }

@@ -19,7 +19,7 @@ from deploy.local.home import CHECKOUT
 from deploy.local.keys import Keys
 from deploy.local.ports import Ports
 from deploy.local.program import Program, StackError
-from deploy.local.registry import LocalRegistry, local_registry
+from deploy.local.registry import TSAS, LocalRegistry, LocalTSA, local_registry
 from deploy.local.softhsm import LABELS, SoftHSM, find_module
 from shared.messaging.topology import OPERATOR, ROOMS
 from shared.trust import Purpose
@@ -43,7 +43,7 @@ class Rooms:
         # Under /root, say, nobody else can start Python: then the rooms stay what we are.
         self.account = account if not account.dropped or account.can_run(python, CHECKOUT) else Account.of_caller()
         self._programs = {room: Program(room, run_folder, self.account) for room in ROOMS if exists(room)}
-        self.tsa = Program("tsa", run_folder, self.account)
+        self.tsas = {name: Program(f"tsa-{name}", run_folder, self.account) for name in TSAS}
         self.registry = LocalRegistry(run_folder, keys, account)
         self._data_account = account
 
@@ -62,8 +62,20 @@ class Rooms:
         return self._run_folder / "anchors" / "local-ca.pem"
 
     @property
+    def tsa(self) -> Program:
+        """The first of the time-stamping authorities, the one asked by default."""
+        return self.tsas["local"]
+
+    @property
     def tsa_anchors_file(self) -> Path:
-        return self._run_folder / "tsa" / "authority" / "root.pem"
+        return self.anchors_file_of("local")
+
+    def anchors_file_of(self, tsa: str) -> Path:
+        """Of one of the local TSAs, by its name in the registry."""
+        return self._run_folder / "tsa" / tsa / "root.pem"
+
+    def tsa_url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[_tsa_port(name)]}/"
 
     def program(self, room: str) -> Program:
         """For tests of faults, which kill it."""
@@ -128,38 +140,31 @@ class Rooms:
         terminal = {name: os.environ[name] for name in ("TERM", "LANG") if name in os.environ}
         return [sys.executable, "-m", "services.operator", *arguments], self.environment(OPERATOR) | terminal
 
-    def start_tsa(self) -> None:
-        """The time-stamping authority that the TSA connector asks."""
-        if self.tsa.running():
+    def start_tsas(self) -> None:
+        for name in TSAS:
+            self.start_tsa(name)
+
+    def start_tsa(self, name: str = "local") -> None:
+        """A time-stamping authority that the TSA connector asks."""
+        program = self.tsas[name]
+        if program.running():
             return
-        self._ports.renew(["tsa http"])
-        folder = self.tsa_anchors_file.parent
-        argv = [
-            sys.executable,
-            "-m",
-            "deploy.local.tsa",
-            "--folder",
-            str(folder),
-            "--port",
-            str(self._ports["tsa http"]),
-        ]
-        program = self.tsa
-        self.account.folder(folder.parent)
+        port = _tsa_port(name)
+        self._ports.renew([port])
+        anchors_file = self.anchors_file_of(name)
+        self.account.folder(anchors_file.parent.parent)
+        argv = [sys.executable, "-m", "deploy.local.tsa", "--folder", str(anchors_file.parent)]
+        argv += ["--name", TSAS[name], "--port", str(self._ports[port])]
         program.start(argv, _plain_environment(), folder=CHECKOUT)
         deadline = time.monotonic() + 20
-        while not self.tsa_anchors_file.exists() and time.monotonic() < deadline:
+        while not anchors_file.exists() and time.monotonic() < deadline:
             program.check_running()
             time.sleep(0.05)
 
     def write_registry(self) -> None:
-        """After the TSA started and the CA's ceremony was held: both have made their anchors by then."""
-        self.registry.write(
-            local_registry(
-                ca_anchor=self.anchors_file,
-                tsa_url=f"http://127.0.0.1:{self._ports['tsa http']}/",
-                tsa_anchor=self.tsa_anchors_file,
-            )
-        )
+        """After the TSAs started and the CA's ceremony was held: all have made their anchors by then."""
+        tsas = [LocalTSA(name, label, self.tsa_url(name), self.anchors_file_of(name)) for name, label in TSAS.items()]
+        self.registry.write(local_registry(ca_anchor=self.anchors_file, tsas=tsas))
 
     def start(self, room: str) -> None:
         """Start it; `wait_ready` tells when it works."""
@@ -200,7 +205,8 @@ class Rooms:
         """The doors first, then those they ask; all drain at once within their group."""
         for group in (DOORS, tuple(room for room in ROOMS if room not in DOORS)):
             _stop_together([self._programs[room] for room in group if room in self._programs])
-        self.tsa.stop()
+        for program in self.tsas.values():
+            program.stop()
 
     def _own_settings(self, room: str) -> dict[str, str]:
         """What is this room's alone."""
@@ -250,7 +256,7 @@ class Rooms:
 
     def _tsa_connector_settings(self) -> dict[str, str]:
         return {
-            "RAKKAN_TSA__URL": f"http://127.0.0.1:{self._ports['tsa http']}/",
+            "RAKKAN_TSA__URL": self.tsa_url("local"),
             "RAKKAN_TSA__ANCHORS_FILE": str(self.tsa_anchors_file),
         }
 
@@ -276,6 +282,10 @@ class Rooms:
 
 def _has_schema(room: str) -> bool:
     return any((CHECKOUT / "services" / room / "schema").glob("*.sql"))
+
+
+def _tsa_port(name: str) -> str:
+    return f"tsa {name} http"
 
 
 def _plain_environment() -> dict[str, str]:

@@ -71,7 +71,7 @@ class Stack:
             "RabbitMQ: a private node with the users and queues of the topology": self.start_rabbitmq,
             "PostgreSQL: a private cluster, one schema and one role for each room": self._start_database,
             "SoftHSM: a token for each room that has keys, and their key ceremonies": self._make_tokens,
-            "TSA: a time-stamping authority on OpenSSL": self.rooms.start_tsa,
+            "TSAs: two time-stamping authorities on OpenSSL": self.rooms.start_tsas,
         }
         _together(jobs, progress)
         self.rooms.write_registry()
@@ -96,7 +96,10 @@ class Stack:
         rows = [
             ("rabbitmq", "up" if self.rabbitmq.running() else "down", f"amqp://127.0.0.1:{self.rabbitmq.port}/rakkan"),
             ("postgres", "up" if self.postgres.running() else "down", f"127.0.0.1:{self.postgres.port}/rakkan"),
-            ("tsa", "up" if self.rooms.tsa.running() else "down", f"http://127.0.0.1:{self.ports['tsa http']}/"),
+        ]
+        rows += [
+            (f"tsa {name}", "up" if program.running() else "down", self.rooms.tsa_url(name))
+            for name, program in self.rooms.tsas.items()
         ]
         return rows + [(room, self._state_of(room), self._where(room)) for room in ROOMS]
 

@@ -1,7 +1,7 @@
 """A time-stamping authority for the local stack: RFC 3161 over HTTP, tokens by `openssl ts`. Never for production.
 
-`python -m deploy.local.tsa --folder X --port N`. Its own root and certificate are made at the first run; the root is
-the `anchors_file` for RAKKAN_TSA__ANCHORS_FILE.
+`python -m deploy.local.tsa --folder X --port N`. Its own root and certificate are made at the first run, each in the
+name it is given; the root (`root.pem`) is the anchor for its entry in the registry.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 POLICY = "2.999.3161.1"
 """Under 2.999, the arc for examples: it belongs to nobody."""
 OTHER_POLICY = "2.999.3161.2"
+NAME = "Rakkan local TSA"
 _QUERY_BYTES_MAX = 65_536
 _OPENSSL_TIMEOUT_S = 10
 
@@ -53,7 +54,7 @@ distinguished_name = name
 prompt = no
 
 [name]
-commonName = Rakkan local TSA
+commonName = NAME
 
 [root]
 basicConstraints = critical, CA:true, pathlen:0
@@ -98,13 +99,13 @@ class Authority:
         return made.stdout
 
 
-def make(folder: Path) -> Authority:
+def make(folder: Path, name: str = NAME) -> Authority:
     """The TSA in this folder, made at the first call. A half-made one is never seen: it gets its name at the end."""
     if not (folder / "root.pem").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tsa-"))
         try:
-            _create(draft)
+            _create(draft, name)
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
         finally:
@@ -112,15 +113,15 @@ def make(folder: Path) -> Authority:
     return Authority(folder)
 
 
-def _create(folder: Path) -> None:
-    (folder / "openssl.cnf").write_text(_CONFIGURATION, encoding="ascii")
+def _create(folder: Path, name: str) -> None:
+    (folder / "openssl.cnf").write_text(_CONFIGURATION.replace("NAME", name), encoding="ascii")
     (folder / "serial").write_text("01\n", encoding="ascii")
-    for name in ("root", "tsa"):
-        _openssl(folder, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{name}.key")
-        (folder / f"{name}.key").chmod(0o600)
+    for key_file in ("root.key", "tsa.key"):
+        _openssl(folder, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key_file)
+        (folder / key_file).chmod(0o600)
     request = ("req", "-config", "openssl.cnf", "-new", "-sha256")
     _openssl(
-        folder, *request, "-x509", "-key", "root.key", "-subj", "/CN=Rakkan local TSA root", "-days", "3650",
+        folder, *request, "-x509", "-key", "root.key", "-subj", f"/CN={name} root", "-days", "3650",
         "-extensions", "root", "-out", "root.pem",
     )  # fmt: skip
     _openssl(folder, *request, "-key", "tsa.key", "-out", "tsa.csr")
@@ -192,11 +193,12 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.local.tsa", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the TSA's keys and certificates are kept")
+    parser.add_argument("--name", default=NAME, help="in its certificates")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
-    server = Server(make(arguments.folder), host=arguments.host, port=arguments.port)
-    print(f"the local TSA answers at {server.url}", flush=True)
+    server = Server(make(arguments.folder, arguments.name), host=arguments.host, port=arguments.port)
+    print(f"{arguments.name} answers at {server.url}", flush=True)
     server.serve_forever()
 
 

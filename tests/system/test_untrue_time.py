@@ -105,7 +105,7 @@ class Place(Server):
 
 @contextmanager
 def standing_in(stack: Stack, authority: StandIn) -> Iterator[None]:
-    server = Place(authority, port=stack.ports["tsa http"])
+    server = Place(authority, port=stack.ports["tsa local http"])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
