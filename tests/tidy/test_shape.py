@@ -100,8 +100,17 @@ def test_rabbitmq_definitions_equal_the_topology() -> None:
     assert written == rabbitmq_definitions.text(), "run: python -m deploy.rabbitmq --write"
 
 
-def test_the_lock_names_no_place_to_fetch_from() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_no_place_to_fetch_from(name: str) -> None:
+    lock = (ROOT / name).read_text(encoding="utf-8")
     assert "http://" not in lock
     assert "https://" not in lock
     assert "--index-url" not in lock
+
+
+def test_what_is_tested_is_what_runs() -> None:
+    runs, tested = (set(re.findall(r"^(\S+==\S+)", (ROOT / name).read_text(encoding="utf-8"), re.M)) for name in LOCKS)
+    assert runs <= tested
