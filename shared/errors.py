@@ -70,6 +70,8 @@ class Code(StrEnum):
     CERTIFICATE_REFUSED = "certificate_refused"
     AUTHORITY_UNKNOWN = "authority_unknown"
     AUTHORITY_UNAVAILABLE = "authority_unavailable"
+    AUTHORITY_REFUSED = "authority_refused"
+    AUTHORITY_UNTRUSTED = "authority_untrusted"
     PROFILE_UNKNOWN = "profile_unknown"
     ISSUANCE_PENDING = "issuance_pending"
     TSA_UNKNOWN = "tsa_unknown"

@@ -141,6 +141,8 @@ REFUSALS: Mapping[Code, Row] = {
     Code.CERTIFICATE_REFUSED: _WORDLESS,
     Code.AUTHORITY_UNKNOWN: _WORDLESS,
     Code.AUTHORITY_UNAVAILABLE: _unavailable("The certification authority is temporarily unavailable"),
+    Code.AUTHORITY_REFUSED: _WORDLESS,
+    Code.AUTHORITY_UNTRUSTED: _WORDLESS,
     Code.PROFILE_UNKNOWN: _invalid("Invalid parameter certificateProfile"),
     Code.ISSUANCE_PENDING: _unavailable("The certificate is not issued yet"),
     Code.TSA_UNKNOWN: _invalid("Invalid parameter timeStampingAuthority"),
