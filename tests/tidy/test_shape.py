@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
+
+import pytest
 
 from deploy import settings_page
 from deploy.rabbitmq import __main__ as rabbitmq_definitions
@@ -112,5 +115,7 @@ def test_a_lock_names_no_place_to_fetch_from(name: str) -> None:
 
 
 def test_what_is_tested_is_what_runs() -> None:
-    runs, tested = (set(re.findall(r"^(\S+==\S+)", (ROOT / name).read_text(encoding="utf-8"), re.M)) for name in LOCKS)
+    runs, tested = (
+        set(re.findall(r"^(\S+==\S+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)) for name in LOCKS
+    )
     assert runs <= tested
