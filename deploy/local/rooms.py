@@ -228,6 +228,7 @@ class Rooms:
             "RAKKAN_HTTP__PORT": str(self._ports["gateway http"]),
             "RAKKAN_PUBLIC_URL": self.gateway_url,
             "RAKKAN_AUTHENTICATION_URL": self.authentication_url,
+            **self.registry.settings("gateway"),
         }
 
     def _authentication_settings(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from services.gateway.app import make_app
 from services.gateway.settings import Settings
 from shared.http import serve_http
 from shared.messaging.bus import Handlers
+from shared.registry import RegistrySource
 from shared.runtime import Room, run
 
 log = structlog.get_logger(__name__)
@@ -17,8 +18,10 @@ log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
     """Open the door while the room lives."""
-    app = make_app(room.bus, room.trust, room.sealing_key, room.settings)
-    async with serve_http(app, room.settings.http) as port:
+    registries = RegistrySource(room.settings.registry, room.trust)
+    room.health.check("registry", registries.check)
+    app = make_app(room.bus, room.trust, room.sealing_key, room.settings, registries)
+    async with registries.watched(), serve_http(app, room.settings.http) as port:
         log.info("door open", port=port)
         yield {}
 

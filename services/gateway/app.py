@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +21,7 @@ from services.gateway.csc import v1, v2
 from services.gateway.csc.facade import Facade, Limits, Method
 from services.gateway.csc.model import SignHash, Version
 from services.gateway.csc.parameters import read_body
-from services.gateway.entrance import Entrance, challenge
+from services.gateway.entrance import Entrance, Registries, challenge
 from services.gateway.handlers import Bus, Caller, Handlers
 from services.gateway.info import info_document
 from services.gateway.refusals import (
@@ -42,12 +43,16 @@ from shared.trust import Trust
 log = structlog.get_logger(__name__)
 
 FACADES = (v1.FACADE, v2.FACADE)
+SERVICE = "/s/{service}"
+"""What stands before `/csc` at a virtual service: the same methods, with other trust services behind them."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(bus: Bus, trust: Trust, sealing_key: X25519PrivateKey, settings: settings.Settings) -> ASGIApp:
+def make_app(
+    bus: Bus, trust: Trust, sealing_key: X25519PrivateKey, settings: settings.Settings, registries: Registries
+) -> ASGIApp:
     """The whole door, limits and all. Nothing outside is touched until a request comes."""
-    entrance = Entrance(settings, trust)
+    entrance = Entrance(settings, trust, registries)
     handlers = Handlers(bus, trust=trust, sealing_key=sealing_key)
     app = _Paths(
         title=settings.name,
@@ -79,40 +84,33 @@ def _add_methods(
     base = f"/csc/{facade.version}"
     tag = f"CSC {facade.specs}"
     limits = Limits(hashes_max=settings.limits.hashes_per_call_max)
-    document = info_document(facade, settings)
-    app.add_api_route(
-        f"{base}/info",
-        _info(document, entrance),
-        methods=["POST"],
-        tags=[tag],
-        **pages.described("info", "Describe this service", example={}, answer=document, version=facade.version),
-    )
-    app.add_api_route(f"{base}/info", _info(document, entrance), methods=["GET"], include_in_schema=False)
+    info = _info(facade, settings, entrance)
+    words = {"info": pages.described_info(facade, settings)}
+    endpoints = {"info": info}
     for method in facade.methods:
-        app.add_api_route(
-            f"{base}/{method.name}",
-            _method(facade.version, method, limits, entrance, handlers),
-            methods=["POST"],
-            tags=[tag],
-            **pages.described(
-                method.name, method.summary, example=method.example, answer=method.answer, version=facade.version
-            ),
-        )
-    for name in facade.missing:
-        app.add_api_route(f"{base}/{name}", _not_implemented, methods=["GET", "POST"], include_in_schema=False)
+        endpoints[method.name] = _method(facade.version, method, limits, entrance, handlers)
+        words[method.name] = pages.described(method, facade.version)
+    for name, endpoint in endpoints.items():
+        app.add_api_route(f"{base}/{name}", endpoint, methods=["POST"], tags=[tag], **words[name])
+        # Described once: the document names both bases as its servers.
+        app.add_api_route(f"{SERVICE}{base}/{name}", endpoint, methods=["POST"], include_in_schema=False)
+    for prefix in ("", SERVICE):
+        app.add_api_route(f"{prefix}{base}/info", info, methods=["GET"], include_in_schema=False)
+        for name in facade.missing:
+            path = f"{prefix}{base}/{name}"
+            app.add_api_route(path, _not_implemented, methods=["GET", "POST"], include_in_schema=False)
 
 
-def _info(document: Mapping[str, Any], entrance: Entrance) -> Endpoint:
-    body = json.dumps(document).encode()
-
+def _info(facade: Facade, settings: settings.Settings, entrance: Entrance) -> Endpoint:
     async def info(request: Request) -> Response:
         try:
-            entrance.stranger(request)
+            selection = entrance.anybody(request, facade.version)
             if request.method == "POST":
                 read_body(await request.body()).optional_string("lang", most=64)
         except CSCError as error:
             return _refused(request, error.refusal)
-        return _answered(request, HTTPStatus.OK, body)
+        document = info_document(facade, settings, selection, today=datetime.now(UTC).date())
+        return _answered(request, HTTPStatus.OK, json.dumps(document).encode())
 
     return info
 
@@ -125,12 +123,16 @@ def _method(version: Version, method: Method, limits: Limits, entrance: Entrance
         caller = call = None
         try:
             caller = entrance.client(request, version)
-            found = replace(limits, token_authorizes=authorizes(caller.facts, version))
+            found = replace(
+                limits,
+                token_authorizes=authorizes(caller.facts, version),
+                extension=caller.selection.extension,
+            )
             call = method.read(read_body(await request.body()), found)
             check_scope(caller.facts, call, version)
             if isinstance(call, SignHash) and call.sad is not None:
                 entrance.check_sad(call.sad, caller)
-            answer = method.write(call, await actions[type(call)](caller, call), limits)
+            answer = method.write(call, await actions[type(call)](caller, call), found)
         except CSCError as error:
             return _refused(request, error.refusal)
         except RakkanError as error:

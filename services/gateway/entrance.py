@@ -1,10 +1,11 @@
-"""Who comes in and how often: the Authorization header, its token, the proof of a bound one. Asks no room."""
+"""Who comes in, through which service, and how often: the header, its token, the proof of a bound one. Asks no room."""
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from time import monotonic
+from typing import Protocol
 
 import structlog
 from starlette.requests import Request
@@ -14,13 +15,19 @@ from services.gateway.csc.model import Version
 from services.gateway.handlers import Caller
 from services.gateway.limits import Buckets
 from services.gateway.refusals import MALFORMED_HEADER, CSCError
+from services.gateway.selection import Selection, check_service, select_for_anybody, select_for_client
 from shared.dpop import ALGORITHMS, ReplayMemory, check_proof
 from shared.errors import Code, RakkanError
+from shared.mtls import check_bound
+from shared.proxies import certificate_of
+from shared.registry import Registry
 from shared.tokens import AccessToken, TokenReader, verifying_keys
 from shared.trust import Trust
 
 _AUTHORIZATION = re.compile(r"(bearer|dpop) +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 _TOKEN_MAX = 8192
+_NOT_OF_THE_TOKEN = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""What `info` refuses with all the same: another service's path, another tenant's service, too many at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +38,19 @@ class _Presented:
     with_proof: bool
 
 
+class Registries(Protocol):
+    """The registry of trust services; another one from one request to the next when the operator changes it."""
+
+    @property
+    def current(self) -> Registry: ...
+
+
 class Entrance:
     """Lets in clients with a good token. Each token is checked again by the room that acts on it."""
 
-    def __init__(self, settings: settings.Settings, trust: Trust) -> None:
+    def __init__(self, settings: settings.Settings, trust: Trust, registries: Registries) -> None:
         limits = settings.limits
+        self._registries = registries
         self._public_url = settings.public_url
         self._tokens = TokenReader(verifying_keys(trust))
         self._seen = ReplayMemory()
@@ -47,7 +62,9 @@ class Entrance:
     def client(self, request: Request, version: Version) -> Caller:
         """The client of a good token, within its rate."""
         now = datetime.now(UTC)
+        registry, service_name = self._registries.current, _service_of(request)
         try:
+            check_service(registry, service_name)
             presented = _presented(request, version)
             facts = self._tokens.read(presented.text, now=now)
             self._check_possession(request, presented, facts, now=now)
@@ -56,7 +73,25 @@ class Entrance:
             raise
         structlog.contextvars.bind_contextvars(client_id=facts.client_id, tenant_id=facts.tenant_id)
         self._clients.take(facts.client_id, now_s=monotonic())
-        return Caller(presented.text, facts)
+        selection = select_for_client(
+            registry, service_name=service_name, client_id=facts.client_id, tenant_id=facts.tenant_id
+        )
+        return Caller(presented.text, facts, selection)
+
+    def anybody(self, request: Request, version: Version) -> Selection:
+        """Who asks for `info`: a client when a good token came, which is shown more; else whoever it is.
+
+        A token that does not do is not refused, since `info` wants none (CSC 11.1).
+        """
+        if "authorization" in request.headers:
+            try:
+                return self.client(request, version).selection
+            except (CSCError, RakkanError) as error:
+                if isinstance(error, CSCError) and error.refusal.status in _NOT_OF_THE_TOKEN:
+                    raise
+        else:
+            self.stranger(request)
+        return select_for_anybody(self._registries.current, service_name=_service_of(request))
 
     def stranger(self, request: Request) -> None:
         """Anybody, within the rate of an address."""
@@ -71,11 +106,18 @@ class Entrance:
             facts = self._tokens.read(sad, now=datetime.now(UTC))
         except RakkanError:
             return
-        if facts.key_thumbprint is not None and facts.key_thumbprint != caller.facts.key_thumbprint:
+        if facts.key_thumbprint not in (None, caller.facts.key_thumbprint):
             raise RakkanError(Code.SAD_INVALID, "a token bound to another key than the request's")
+        if facts.certificate_thumbprint not in (None, caller.facts.certificate_thumbprint):
+            raise RakkanError(Code.SAD_INVALID, "a token bound to another certificate than the request's")
 
     def _check_possession(self, request: Request, presented: _Presented, facts: AccessToken, *, now: datetime) -> None:
-        """RFC 9449 7.1 and 7.2: a bound token comes with a proof by its key, and never as a plain Bearer."""
+        """RFC 9449 7.1 and 7.2: a token bound to a key comes with a proof by it, and never as a plain Bearer.
+
+        RFC 8705 3: one bound to a certificate comes over a connection that showed it.
+        """
+        if facts.certificate_thumbprint is not None:
+            check_bound(certificate_of(request.scope), thumbprint=facts.certificate_thumbprint, now=now)
         if presented.with_proof != (facts.key_thumbprint is not None):
             raise RakkanError(Code.TOKEN_INVALID, "a token bound to a key comes as DPoP, any other as Bearer")
         if facts.key_thumbprint is None:
@@ -104,6 +146,12 @@ def challenge(request: Request, status: int, error: str) -> dict[str, str]:
     bearer = 'Bearer realm="rakkan"' + ("" if tried_proof else wrong)
     dpop = f'DPoP realm="rakkan", algs="{" ".join(ALGORITHMS)}"' + (wrong if tried_proof else "")
     return {"WWW-Authenticate": f"{bearer}, {dpop}"}
+
+
+def _service_of(request: Request) -> str | None:
+    """The virtual service that the base URL names."""
+    name: str | None = request.path_params.get("service")
+    return name
 
 
 def _presented(request: Request, version: Version) -> _Presented:

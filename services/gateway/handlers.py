@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -10,12 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.gateway.certificates import check_values, read_certificate
 from services.gateway.csc import model
 from services.gateway.csc.model import SAD, Signatures
+from services.gateway.selection import Selection
 from shared.algorithms import SignatureAlgorithm
 from shared.contracts import authentication, sam, tsa_connector
 from shared.contracts.base import Message, Reply, Request
 from shared.contracts.sam import Authorized, CredentialDescribed, CredentialFacts, CredentialPage
 from shared.contracts.tsa_connector import TimestampToken
 from shared.errors import Code, RakkanError
+from shared.registry.model import TimestampChoice
 from shared.sealing import Secrets, seal, unseal
 from shared.tokens import AccessToken
 from shared.trust import Trust
@@ -37,6 +40,8 @@ class Caller:
 
     token: str = field(repr=False)
     facts: AccessToken
+    selection: Selection
+    """The trust services it gets."""
 
 
 Action = Callable[[Caller, Any], Awaitable[Any]]
@@ -134,20 +139,36 @@ class Handlers:
         return Signatures(signed.values)
 
     async def timestamp(self, caller: Caller, call: model.Timestamp) -> TimestampToken:
-        """The SAM has no part in this, so authentication is asked whether the token is alive."""
+        """Of the TSA that was named, or is the default.
+
+        The SAM has no part in this, so authentication is asked whether the access token is alive.
+        """
+        choice = caller.selection.timestamps(
+            authority=call.authority, assurance_class=call.assurance_class, today=datetime.now(UTC).date()
+        )
         sealed = seal(
             Secrets.of(access_token=caller.token),
             to=self._trust.sealing_key("authentication"),
             message=authentication.CheckToken.TYPE,
         )
         await self._bus.ask(authentication.CheckToken(token=sealed))
+        return await self.stamp(call, choice, tenant_id=caller.facts.tenant_id, client_id=caller.facts.client_id)
+
+    async def stamp(
+        self, call: model.Timestamp, choice: TimestampChoice | None, *, tenant_id: str, client_id: str
+    ) -> TimestampToken:
+        """A token, on behalf of whoever was let in."""
         answer = await self._bus.ask(
             tsa_connector.Timestamp(
                 digest=call.digest,
                 hash=call.hash,
                 nonce=call.nonce,
-                tenant_id=caller.facts.tenant_id,
-                client_id=caller.facts.client_id,
+                authority=choice.authority if choice else None,
+                assurance_class=choice.assurance_class if choice else None,
+                policy=call.policy,
+                certificate_requested=call.certificate_requested,
+                tenant_id=tenant_id,
+                client_id=client_id,
             )
         )
         return answer.tokens[0]

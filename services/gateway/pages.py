@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from html import escape
 from typing import Any
 
@@ -14,7 +15,10 @@ from starlette.responses import Response
 
 from services.gateway.csc.facade import Facade, Method
 from services.gateway.csc.model import Version
+from services.gateway.info import info_document
+from services.gateway.selection import Selection
 from services.gateway.settings import Settings
+from shared.registry import Registry
 
 DESCRIPTION = """The API of the Cloud Signature Consortium: 1.0.4.0 under `/csc/v1`, 2.2.0.0 under `/csc/v2`.
 Every method is an HTTP POST with a JSON body. Get an access token at the OAuth endpoints that `info` names, and send it
@@ -35,10 +39,21 @@ _ERROR_SCHEMA: dict[str, Any] = {
 _TYPES: dict[type, str] = {bool: "boolean", int: "integer", str: "string"}
 
 
-def described(
+def described(method: Method, version: Version) -> dict[str, Any]:
+    """What FastAPI wants to know of a method for the OpenAPI document."""
+    return _described(method.name, method.summary, example=method.example, answer=method.answer, version=version)
+
+
+def described_info(facade: Facade, settings: Settings) -> dict[str, Any]:
+    """Likewise of `info`, with what a caller sees of a registry without entries."""
+    nothing = Selection(Registry(version=1))
+    document = info_document(facade, settings, nothing, today=date.min)
+    return _described("info", "Describe this service", example={}, answer=document, version=facade.version)
+
+
+def _described(
     name: str, summary: str, *, example: Mapping[str, Any], answer: Mapping[str, Any] | None, version: Version
 ) -> dict[str, Any]:
-    """What FastAPI wants to know of a method for the OpenAPI document."""
     secured = name != "info"
     good: dict[str, Any] = {"description": "Done" if answer is None else "The answer"}
     if answer is not None:
@@ -110,7 +125,14 @@ def add_pages(app: FastAPI, facades: Iterable[Facade], settings: Settings) -> No
             },
         }
     }
-    document["servers"] = [{"url": settings.public_url}]
+    document["servers"] = [
+        {"url": settings.public_url},
+        {
+            "url": f"{settings.public_url}/s/{{service}}",
+            "description": "A virtual service: the same methods with other trust services behind them",
+            "variables": {"service": {"default": "service", "description": "Its name, as the operator told you"}},
+        },
+    ]
 
 
 _STYLE = """

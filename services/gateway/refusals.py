@@ -176,6 +176,9 @@ NOT_IMPLEMENTED = Refusal(
     HTTPStatus.NOT_IMPLEMENTED, "not_implemented", "The method is not implemented by this service"
 )
 UNKNOWN_METHOD = Refusal(HTTPStatus.NOT_FOUND, "invalid_request", "There is no such method")
+UNKNOWN_SERVICE = Refusal(HTTPStatus.NOT_FOUND, "invalid_request", "There is no such service")
+"""Of a base URL `/s/<service>/csc/…` that names none of ours."""
+FOREIGN_SERVICE = Refusal(HTTPStatus.FORBIDDEN, "access_denied", "The client is not allowed to use this service")
 WRONG_VERB = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request", "The method takes HTTP POST with a JSON body")
 
 

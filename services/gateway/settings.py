@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from shared.http import HTTPDoor
-from shared.settings import RoomSettings, Section
+from shared.settings import RegistryFiles, RoomSettings, Section
 
 _URL = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?$", max_length=255)]
 
@@ -29,6 +29,7 @@ class Limits(Section):
 
 class Settings(RoomSettings):
     http: Door = Door()
+    registry: RegistryFiles
     public_url: _URL
     """The base of this service as partners reach it, without a slash at the end: `/csc/v1` and `/csc/v2` hang on it."""
     authentication_url: _URL

@@ -4,7 +4,8 @@ A registry that is not signed, not whole or older than the one in use is refused
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +37,7 @@ class RegistrySource:
         self._trust = trust
         self._listeners: list[Listener] = []
         self._seen: tuple[bytes, bytes] = (b"", b"")
+        self._watching: asyncio.Task[NoReturn] | None = None
         self.current = self._load()
         self._use(self.current)
 
@@ -52,6 +54,21 @@ class RegistrySource:
         if not name or Path(name).name != name or name.startswith("."):
             raise SettingsError(f"{name!r} is not the name of a secret")
         return self._files.secrets_folder / name
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Watch while the context lasts; `check` then says whether it does."""
+        self._watching = asyncio.create_task(self.watch(), name="registry")
+        try:
+            yield
+        finally:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def check(self) -> None:
+        """Raise when the file is no longer watched, for the room's readiness."""
+        if self._watching is not None and self._watching.done():
+            self._watching.result()
 
     async def watch(self) -> NoReturn:
         while True:

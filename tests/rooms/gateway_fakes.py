@@ -26,10 +26,12 @@ from shared.algorithms import KeyAlgorithm, sign_algorithm_oids
 from shared.contracts import authentication, sam, tsa_connector
 from shared.contracts.base import Done, Message
 from shared.errors import Code, RakkanError
+from shared.registry import Registry
 from shared.sealing import Secrets, seal, unseal
-from shared.settings import Broker, TrustFiles
+from shared.settings import Broker, RegistryFiles, TrustFiles
 from shared.tokens import AccessToken, read_token, verifying_keys, write_token
 from shared.trust import Purpose, SigningKey, Trust, key_id_of
+from tests.support.trust_services import registry_of
 
 SHA256 = "2.16.840.1.101.3.4.2.1"
 SHA384 = "2.16.840.1.101.3.4.2.2"
@@ -245,11 +247,19 @@ def _value(key: PrivateKey, request: sam.SignHash, digest: bytes) -> bytes:
 
 
 @dataclass
+class Registries:
+    """The registry in use; tests put another one here while the gateway runs."""
+
+    current: Registry
+
+
+@dataclass
 class World:
     rooms: FakeRooms
     client: httpx.AsyncClient
     tokens_key: SigningKey
     app: Any
+    registries: Registries
 
     def token(self, *, client_id: str = "acme", lifetime_s: int = 600, **changes: str) -> str:
         now = datetime.now(UTC) - timedelta(seconds=1)
@@ -269,10 +279,13 @@ class World:
         named = {"scope": "credential", "user_id": "hanako", "credential_id": "demo", "authorization_id": "a-1"}
         return self.token(**(named | changes))
 
-    async def call(self, path: str, body: object = None, *, token: str | None = None) -> httpx.Response:
-        """POST to `/csc/<path>` with a good token."""
+    async def call(
+        self, path: str, body: object = None, *, token: str | None = None, service: str = ""
+    ) -> httpx.Response:
+        """POST to `/csc/<path>` with a good token, at a virtual service when one is named."""
         headers = {"Authorization": f"Bearer {token or self.token()}"}
-        return await self.client.post(f"/csc/{path}", json={} if body is None else body, headers=headers)
+        base = f"/s/{service}/csc" if service else "/csc"
+        return await self.client.post(f"{base}/{path}", json={} if body is None else body, headers=headers)
 
 
 def settings_of(limits: Limits | None = None, *, door: Door | None = None) -> Settings:
@@ -281,6 +294,7 @@ def settings_of(limits: Limits | None = None, *, door: Door | None = None) -> Se
         broker=Broker(password_file=nowhere),
         trust=TrustFiles(bundle_file=nowhere, messages_key_file=nowhere, sealing_key_file=nowhere),
         http=door or Door(),
+        registry=RegistryFiles(file=nowhere, signatures_file=nowhere),
         public_url="https://sign.example",
         authentication_url="https://auth.example",
         limits=limits or Limits(requests_per_s=100_000, burst=100_000, anonymous_burst=100_000),
@@ -288,8 +302,10 @@ def settings_of(limits: Limits | None = None, *, door: Door | None = None) -> Se
 
 
 @asynccontextmanager
-async def opened(limits: Limits | None = None, *, door: Door | None = None) -> AsyncIterator[World]:
-    """A gateway with one P-256 credential `demo`."""
+async def opened(
+    limits: Limits | None = None, *, door: Door | None = None, address: str = "127.0.0.1"
+) -> AsyncIterator[World]:
+    """A gateway with one P-256 credential `demo`; callers come from the address."""
     sam_key, authentication_key, gateway_key = (X25519PrivateKey.generate() for _ in range(3))
     private = ed25519.Ed25519PrivateKey.generate()
     tokens_key = SigningKey(key_id_of(private.public_key()), private)
@@ -299,7 +315,8 @@ async def opened(limits: Limits | None = None, *, door: Door | None = None) -> A
         sealing={"sam": sam_key.public_key(), "authentication": authentication_key.public_key()},
     )
     rooms = FakeRooms(sam_key, authentication_key, gateway_key, verifying_keys(trust), {"demo": credential("demo")})
-    app = make_app(rooms, trust, gateway_key, settings_of(limits, door=door))
-    transport = httpx.ASGITransport(app)
+    registries = Registries(registry_of())
+    app = make_app(rooms, trust, gateway_key, settings_of(limits, door=door), registries)
+    transport = httpx.ASGITransport(app, client=(address, 4711))
     async with httpx.AsyncClient(transport=transport, base_url="https://sign.example") as client:
-        yield World(rooms, client, tokens_key, app)
+        yield World(rooms, client, tokens_key, app, registries)

@@ -68,5 +68,12 @@ SIGN_V2: dict[str, Any] = {
     "signAlgo": "1.2.840.10045.4.3.2",
 }
 SIGN_ANSWER: dict[str, Any] = {"signatures": ["MEUCIQ…"]}
-TIMESTAMP: dict[str, Any] = {"hash": _HASH, "hashAlgo": _SHA256_OID, "nonce": "0a1b2c3d4e5f6071"}
-TIMESTAMP_ANSWER: dict[str, Any] = {"timestamp": "MIIG…"}
+TIMESTAMP: dict[str, Any] = {
+    "hash": _HASH,
+    "hashAlgo": _SHA256_OID,
+    "nonce": "0a1b2c3d4e5f6071",
+    "timeStampingAuthority": "clock-1",
+    "reqPolicy": "2.999.3161.1",
+    "certReq": True,
+}
+TIMESTAMP_ANSWER: dict[str, Any] = {"timestamp": "MIIG…", "timeStampingAuthority": "clock-1"}

@@ -38,6 +38,8 @@ class Limits:
     hashes_max: int
     token_authorizes: bool = False
     """The token names an authorization, so signHash needs no SAD."""
+    extension: bool = False
+    """Whether members of our extension (`services/gateway/extension.py`) are taken and answered."""
 
 
 @dataclass(frozen=True, slots=True)

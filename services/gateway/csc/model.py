@@ -80,6 +80,12 @@ class Timestamp:
     digest: bytes
     hash: Hash
     nonce: bytes | None
+    authority: str | None = None
+    """The TSA that the client names, and no other."""
+    assurance_class: str | None = None
+    """Or the class, of which any TSA will do."""
+    policy: str | None = None
+    certificate_requested: bool = True
 
 
 Call = ListCredentials | DescribeCredential | Authorize | Extend | AskFactor | SignHash | Timestamp

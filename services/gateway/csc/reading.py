@@ -1,5 +1,6 @@
 """What both versions read alike, with the names of each handed in. The two façades are thin because of this file."""
 
+import re
 from dataclasses import dataclass
 
 from services.gateway.csc.algorithms import read_algorithm, read_hash
@@ -17,6 +18,8 @@ SAD_MAX = 4096
 CLIENT_DATA_MAX = 65_536
 NONCE_BYTES_MAX = 32
 _OID_MAX = 128
+_OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+_AUTHORITY_MAX = 63
 _DIGEST_BYTES = frozenset(hash_.digest_bytes for hash_ in Hash)
 
 
@@ -114,8 +117,8 @@ def sign_hash(
     return SignHash(credential, sad_text, digests, algorithm)
 
 
-def timestamp(parameters: Parameters) -> Timestamp:
-    """signatures/timestamp (CSC 11.10): the names of v1 in both versions."""
+def timestamp(parameters: Parameters, *, extension: bool) -> Timestamp:
+    """signatures/timestamp (CSC 11.10): the names of v1 in both versions, and those of our extension."""
     text = parameters.raw("hash")
     if not isinstance(text, str):
         refuse("Missing (or invalid type) string parameter hash")
@@ -130,7 +133,25 @@ def timestamp(parameters: Parameters) -> Timestamp:
         refuse("Invalid digest value length")
     nonce = _nonce(parameters.raw("nonce"))
     client_data(parameters)
-    return Timestamp(digest, hash_, nonce)
+    if not extension:
+        _check_unextended(parameters)
+        return Timestamp(digest, hash_, nonce)
+    authority = parameters.optional_string("timeStampingAuthority", most=_AUTHORITY_MAX)
+    assurance_class = parameters.optional_string("timeStampingClass", most=_AUTHORITY_MAX)
+    if authority is not None and assurance_class is not None:
+        refuse("Both timeStampingAuthority and timeStampingClass parameters passed")
+    policy = parameters.optional_string("reqPolicy", most=_OID_MAX)
+    if policy is not None and not _OID.fullmatch(policy):
+        refuse("Invalid parameter reqPolicy")
+    certificate = not parameters.has("certReq") or parameters.boolean("certReq")
+    return Timestamp(digest, hash_, nonce, authority, assurance_class, policy, certificate)
+
+
+def _check_unextended(parameters: Parameters) -> None:
+    """Whoever names a TSA must not get another one's token without a word: refused where nobody may name one."""
+    for name in ("timeStampingAuthority", "timeStampingClass", "reqPolicy", "certReq"):
+        if parameters.has(name):
+            refuse(f"Invalid parameter {name}")
 
 
 def _nonce(text: object) -> bytes | None:

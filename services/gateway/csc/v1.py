@@ -127,8 +127,8 @@ SEND_OTP = Method(
 TIMESTAMP = Method(
     "signatures/timestamp",
     "Get an RFC 3161 time-stamp token over a hash",
-    lambda parameters, _limits: reading.timestamp(parameters),
-    lambda _call, answer, _limits: writing.timestamp(answer),
+    lambda parameters, limits: reading.timestamp(parameters, extension=limits.extension),
+    lambda _call, answer, limits: writing.timestamp(answer, extension=limits.extension),
     examples.TIMESTAMP,
     examples.TIMESTAMP_ANSWER,
 )

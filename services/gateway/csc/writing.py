@@ -89,5 +89,6 @@ def signatures(answer: Signatures) -> Mapping[str, Any]:
     return {"signatures": [encode_base64(value) for value in answer.values]}
 
 
-def timestamp(answer: TimestampToken) -> Mapping[str, Any]:
-    return {"timestamp": encode_base64(answer.token)}
+def timestamp(answer: TimestampToken, *, extension: bool) -> Mapping[str, Any]:
+    shown = {"timestamp": encode_base64(answer.token)}
+    return shown | {"timeStampingAuthority": answer.authority} if extension else shown
