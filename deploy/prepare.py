@@ -12,6 +12,7 @@ from pathlib import Path
 from deploy.local import tsa
 from deploy.local.account import Account
 from deploy.local.keys import Keys
+from deploy.local.registry import LocalRegistry, LocalTSA, local_registry
 from deploy.local.softhsm import LABELS, SoftHSM, find_module
 from deploy.rabbitmq.definitions import definitions, password_hash
 from shared.messaging.topology import SENDERS
@@ -36,6 +37,8 @@ def prepare(folder: Path) -> None:
     account.write(broker / "rabbitmq.conf", f"load_definitions = {broker}/definitions.json\nlog.console = true\n")
     for room in LABELS:
         _ceremony(folder, room, keys, account)
+    clock = LocalTSA("local", tsa.NAME, "http://tsa:8080/", authority.anchors_file)
+    LocalRegistry(trust, keys, account).write(local_registry(ca_anchor=trust / "local-ca.pem", tsas=[clock]))
 
 
 def _ceremony(folder: Path, room: str, keys: Keys, account: Account) -> None:

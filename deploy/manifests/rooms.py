@@ -13,7 +13,9 @@ UID = 10001
 SECRETS = "/var/run/rakkan/secrets"
 """Where a container finds the files of its room, and no other's."""
 TRUST = "/var/run/rakkan/trust"
-"""The trust bundle and the CAs' anchors: public, the same in every container."""
+"""The trust bundle, the registry and the CAs' anchors: public, the same in every container."""
+REGISTRY = ("gateway",)
+"""Who works by the registry of trust services."""
 TOKENS = ("svg", "sam", "ca_connector")
 DOORS = ("gateway", "authentication")
 OUTWARD = ("tsa_connector",)
@@ -64,6 +66,9 @@ class Room:
             environment["RAKKAN_HTTP__PORT"] = str(HTTP_PORT)
         if self.has_token:
             environment["RAKKAN_HSM__PIN_FILE"] = f"{SECRETS}/pin"
+        if self.name in REGISTRY:
+            environment["RAKKAN_REGISTRY__FILE"] = f"{TRUST}/registry.json"
+            environment["RAKKAN_REGISTRY__SIGNATURES_FILE"] = f"{TRUST}/registry.json.sig"
         own = {
             "authentication": {"RAKKAN_TOKENS_KEY_FILE": f"{SECRETS}/{Purpose.TOKENS}.pem"},
             "sam": {
