@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 from asyncio import TimerHandle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,15 +16,17 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any, cast
 
 import structlog
 import uvicorn
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.errors import RakkanError
 from shared.messaging import operation
+from shared.proxies import Network, introduce, shown_directly
 from shared.settings import Port, Section
 
 log = structlog.get_logger(__name__)
@@ -39,6 +42,12 @@ _HEADERS = (
 """Sent unless the application says otherwise."""
 
 
+def _some(network: Network) -> Network:
+    if network.prefixlen == 0:
+        raise ValueError("the whole Internet is no proxy of yours")
+    return network
+
+
 class HTTPDoor(Section):
     """Where a room listens for HTTP, and what one caller may cost. Port 0 takes any free one."""
 
@@ -47,6 +56,12 @@ class HTTPDoor(Section):
     certificate_file: Path | None = None
     """With key_file: TLS ends here. Without, it ends at a proxy, or the door is on loopback."""
     key_file: Path | None = None
+    clients_ca_file: Path | None = None
+    """With certificate_file: clients may show a certificate of these authorities (RFC 8705). Browsers then ask people
+    for one too, so this is for an origin that no signer visits."""
+    proxies: tuple[Annotated[Network, AfterValidator(_some)], ...] = ()
+    """Addresses or networks of the proxies before this door. From them, and from nobody else, `X-Forwarded-For` and
+    `Client-Cert` (RFC 9440) are believed; they must overwrite what their callers send under these names."""
     body_bytes_max: int = Field(default=262_144, ge=1)
     head_bytes_max: int = Field(default=32_768, ge=1024)
     head_timeout_s: float = 10.0
@@ -95,6 +110,11 @@ class Edge:
             )
 
     async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            scope = introduce(scope, self._door.proxies)
+        except RakkanError as refusal:
+            await answer.refuse(HTTPStatus.BAD_REQUEST, "invalid_request", refusal.detail)
+            return
         try:
             body = await self._body(scope, receive)
         except _Refused as refusal:
@@ -242,6 +262,11 @@ class _Protocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > self.head_bytes_max and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        tls = self.transport.get_extra_info("ssl_object")
+        shown_directly(cast("Scope", self.scope), tls.getpeercert(binary_form=True) if tls else None)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._disarm()
@@ -305,6 +330,8 @@ async def serve_http(app: ASGIApp, door: HTTPDoor) -> AsyncIterator[int]:
         timeout_graceful_shutdown=door.drain_timeout_s,
         ssl_certfile=door.certificate_file,
         ssl_keyfile=door.key_file,
+        ssl_ca_certs=str(door.clients_ca_file) if door.clients_ca_file else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL if door.clients_ca_file else ssl.CERT_NONE,
     )
     server = _Server(config)
     listener = _listen(door)

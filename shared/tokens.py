@@ -37,6 +37,8 @@ class AccessToken:
     authorization_id: str | None = None
     key_thumbprint: str | None = None
     """RFC 9449 `jkt`: the token is good only with a proof by this key."""
+    certificate_thumbprint: str | None = None
+    """RFC 8705 `x5t#S256`: the token is good only from a caller who shows this certificate."""
 
 
 def write_token(token: AccessToken, key: SigningKey) -> str:
@@ -57,10 +59,16 @@ def write_token(token: AccessToken, key: SigningKey) -> str:
         "user": token.user_id,
         "credential": token.credential_id,
         "authorization": token.authorization_id,
-        "cnf": {"jkt": token.key_thumbprint} if token.key_thumbprint else None,
+        "cnf": _confirmation(token),
     }
     claims |= {name: value for name, value in optional.items() if value is not None}
     return jwt.encode(header, claims, OKPKey.import_key(key.key), algorithms=[_ALGORITHM])
+
+
+def _confirmation(token: AccessToken) -> dict[str, str] | None:
+    """What the token is bound to (RFC 7800)."""
+    bound = {"jkt": token.key_thumbprint, "x5t#S256": token.certificate_thumbprint}
+    return {name: value for name, value in bound.items() if value is not None} or None
 
 
 def verifying_keys(trust: Trust) -> KeySet:
@@ -116,6 +124,7 @@ def _verify(text: str, keys: KeySet) -> AccessToken:
             credential_id=claims.get("credential"),
             authorization_id=claims.get("authorization"),
             key_thumbprint=claims.get("cnf", {}).get("jkt"),
+            certificate_thumbprint=claims.get("cnf", {}).get("x5t#S256"),
         )
     except (JoseError, ValueError, KeyError, TypeError):
         raise RakkanError(Code.TOKEN_INVALID, "not signed by our authentication service") from None

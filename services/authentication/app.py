@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
+from cryptography import x509
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -23,6 +24,7 @@ from services.authentication.throttle import Throttle
 from services.authentication.tokens import Tokens
 from shared.errors import RETRYABLE, RakkanError
 from shared.http import Edge
+from shared.settings import SettingsError
 from shared.tokens import verifying_keys
 from shared.trust import SigningKey, Trust
 
@@ -46,6 +48,7 @@ class OAuth:
     """The authorization server behind its endpoints."""
 
     issuer: str
+    mtls_url: str | None
     requests: Requests
     tokens: Tokens
     revocations: Revocations
@@ -65,7 +68,7 @@ def make_app(
     app = FastAPI(title="Rakkan authentication", openapi_url="/openapi.json", docs_url=None, redoc_url=None)
     oauth = make_oauth(store, bus, trust, tokens_key, settings, now=now)
     add_oauth(app, oauth)
-    add_publications(app, metadata.describe(settings.issuer), metadata.jwks(trust))
+    add_publications(app, metadata.describe(settings), metadata.jwks(trust))
     add_pages(app, oauth.requests)
     _add_refusals(app)
     return Edge(app, door=settings.http, room=ROOM)
@@ -82,7 +85,7 @@ def make_oauth(
 ) -> OAuth:
     """The parts, wired."""
     attempts = Throttle(attempts_max=settings.attempts_max, attempt_again_s=settings.attempt_again_s)
-    doorkeeper = Doorkeeper(store=store, throttle=attempts, issuer=settings.issuer, now=now)
+    doorkeeper = Doorkeeper(store=store, throttle=attempts, issuer=settings.issuer, anchors=_anchors(settings), now=now)
     lifetimes = Lifetimes(
         request=timedelta(seconds=settings.request_lifetime_s),
         pushed=timedelta(seconds=settings.pushed_lifetime_s),
@@ -91,6 +94,7 @@ def make_oauth(
     )
     return OAuth(
         issuer=settings.issuer,
+        mtls_url=settings.mtls.url,
         requests=Requests(
             store=store,
             doorkeeper=doorkeeper,
@@ -111,6 +115,15 @@ def make_oauth(
         ),
         revocations=Revocations(store=store, bus=bus, doorkeeper=doorkeeper, keys=verifying_keys(trust), now=now),
     )
+
+
+def _anchors(settings: Settings) -> list[x509.Certificate]:
+    if settings.mtls.ca_file is None:
+        return []
+    try:
+        return x509.load_pem_x509_certificates(settings.mtls.ca_file.read_bytes())
+    except (OSError, ValueError):
+        raise SettingsError(f"{settings.mtls.ca_file} holds no certificates in PEM") from None
 
 
 def _add_refusals(app: FastAPI) -> None:

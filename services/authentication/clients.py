@@ -6,16 +6,14 @@ import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
-from shared.contracts.authentication import ClientFlag, ClientProfile
+from shared.contracts.authentication import ClientFlag, ClientMethod, ClientProfile
 from shared.errors import Code, RakkanError
-
-Method = Literal["client_secret", "private_key_jwt"]
 
 ALGORITHMS = ("Ed25519", "EdDSA", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 """What an assertion may be signed with. Nothing symmetric: `none` and HMAC are the classical forgeries."""
@@ -38,7 +36,7 @@ class Client:
 
     client_id: str
     tenant_id: str
-    method: Method
+    method: ClientMethod
     secret_hash: bytes | None
     jwks: str | None
     suspended: bool
@@ -47,6 +45,7 @@ class Client:
     redirect_uris: tuple[str, ...] = ()
     flags: frozenset[ClientFlag] = frozenset()
     account_token_key: bytes | None = field(default=None, repr=False)
+    certificate_name: str | None = None
 
     @property
     def is_hardened(self) -> bool:
@@ -100,7 +99,7 @@ def check_assertion(client: Client, assertion: str, *, issuer: str, now: datetim
     The audience is our issuer as one string. An endpoint's URL or a list would let an assertion that was made for
     another server be used here (the audience injection of 2025).
     """
-    if client.jwks is None or len(assertion) > _ASSERTION_CHARS_MAX:
+    if client.method != "private_key_jwt" or client.jwks is None or len(assertion) > _ASSERTION_CHARS_MAX:
         raise RakkanError(Code.CLIENT_REFUSED, "this client has no keys, or the assertion is too long")
     claims = _verified(client.jwks, assertion, HARDENED_ALGORITHMS if client.is_hardened else ALGORITHMS)
     if not claims.get("iss") == claims.get("sub") == client.client_id:

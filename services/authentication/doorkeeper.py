@@ -2,17 +2,23 @@
 
 import math
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
-from services.authentication import oauth
+import structlog
+from cryptography import x509
+
+from services.authentication import certificates, oauth
 from services.authentication.clients import Assertion, Client, check_assertion, check_secret, claimed_client_id
+from services.authentication.grants import Binding
 from services.authentication.oauth import Call, Presented, Refusal
 from services.authentication.throttle import Throttle
 from shared.dpop import Proof, read_proof
 from shared.errors import Code, RakkanError
+
+log = structlog.get_logger()
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 
@@ -30,10 +36,19 @@ class Store(Protocol):
 
 
 class Doorkeeper:
-    def __init__(self, *, store: Store, throttle: Throttle, issuer: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        throttle: Throttle,
+        issuer: str,
+        anchors: Sequence[x509.Certificate],
+        now: Callable[[], datetime],
+    ) -> None:
         self._store = store
         self._throttle = throttle
         self._issuer = issuer
+        self._anchors = tuple(anchors)
         self._now = now
 
     async def find(self, client_id: str) -> Client | None:
@@ -63,7 +78,10 @@ class Doorkeeper:
         """The key that the client proves, by a proof used once (RFC 9449 5)."""
         if not call.proofs:
             if required:
-                raise Refusal("invalid_dpop_proof", "This client's tokens are bound to a key: a DPoP proof is required")
+                raise Refusal(
+                    "invalid_dpop_proof",
+                    "This client's tokens are bound: a DPoP proof or a client certificate is required",
+                )
             return None
         if len(call.proofs) > 1:
             raise Refusal("invalid_dpop_proof", "More than one DPoP proof")
@@ -75,6 +93,22 @@ class Doorkeeper:
                 raise
             raise Refusal("invalid_dpop_proof", refusal.detail) from None
         return proof
+
+    async def binding(self, call: Call, client: Client) -> Binding:
+        """What the client's tokens are bound to: the key that it proves, or else the certificate that it shows.
+
+        A certificate that a client shows by the way binds nothing unless it is one that needs binding: its gateway
+        calls may come another way.
+        """
+        shown = call.certificate if client.is_hardened or client.method in certificates.METHODS else None
+        proof = await self.proof(call, required=client.is_hardened and shown is None)
+        if proof is not None:
+            return Binding(key_thumbprint=proof.key_thumbprint)
+        if shown is None:
+            return Binding()
+        if not shown.is_in_time(now=self._now()):
+            raise Refusal("invalid_request", "The client certificate has expired or is not valid yet")
+        return Binding(certificate_thumbprint=shown.thumbprint)
 
     @asynccontextmanager
     async def noting(self, client: Client) -> AsyncIterator[None]:
@@ -102,6 +136,8 @@ class Doorkeeper:
                 if refusal.code is not Code.CLIENT_REFUSED:
                     raise
                 raise _bad_assertion() from None
+        elif client.method in certificates.METHODS:
+            self._check_certificate(client, call)
         else:
             raise Refusal("invalid_request", oauth.CLIENT_AUTHORIZATION_REQUIRED)
         if client.suspended:
@@ -109,6 +145,18 @@ class Doorkeeper:
         if client.is_hardened and call.in_query:
             raise Refusal("invalid_request", "Parameters must be sent in the body")
         return client
+
+    def _check_certificate(self, client: Client, call: Call) -> None:
+        if call.certificate is None:
+            raise Refusal("invalid_client", "A client certificate is required", status=401)
+        try:
+            if client.certificate_name is not None:
+                certificates.check_issued(call.certificate, client.certificate_name, self._anchors, now=self._now())
+            else:
+                certificates.check_own(call.certificate, client.jwks or "", now=self._now())
+        except RakkanError as refusal:
+            log.info("client certificate refused", client_id=client.client_id, detail=refusal.detail)
+            raise Refusal("invalid_client", "Invalid client certificate", status=401) from None
 
     async def _note(self, client_id: str, tenant_id: str | None, refusal: Refusal) -> None:
         async with self._store.change() as change:

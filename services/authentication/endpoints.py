@@ -1,6 +1,7 @@
 """The OAuth endpoints on their paths: reads a request, hands it on, writes the answer. Decides nothing."""
 
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 from fastapi import FastAPI, Request
@@ -11,6 +12,7 @@ from services.authentication.requests import Requests
 from services.authentication.revoking import Revocations
 from services.authentication.tokens import Tokens
 from shared.errors import RETRYABLE, RakkanError
+from shared.proxies import certificate_of
 
 log = structlog.get_logger()
 
@@ -23,6 +25,8 @@ class OAuth(Protocol):
 
     @property
     def issuer(self) -> str: ...
+    @property
+    def mtls_url(self) -> str | None: ...
     @property
     def requests(self) -> Requests: ...
     @property
@@ -40,7 +44,7 @@ def add_oauth(app: FastAPI, oauth: OAuth) -> None:
     @app.post("/oauth2/token", openapi_extra=_form("grant_type", "scope", "client_id", "client_secret", "code"))
     async def token(request: Request) -> JSONResponse:
         """Issue an access token (CSC API `oauth2/token`)."""
-        granted = await oauth.tokens.grant(await _call(request, oauth.issuer))
+        granted = await oauth.tokens.grant(await _call(request, oauth))
         return JSONResponse(granted, headers={"Pragma": "no-cache"})
 
     @app.post("/revoke", include_in_schema=False, status_code=204)
@@ -49,7 +53,7 @@ def add_oauth(app: FastAPI, oauth: OAuth) -> None:
     )
     async def revoke(request: Request) -> Response:
         """Revoke an access token or a refresh token (CSC API `oauth2/revoke`)."""
-        await oauth.revocations.revoke(await _call(request, oauth.issuer))
+        await oauth.revocations.revoke(await _call(request, oauth))
         return Response(status_code=204)
 
 
@@ -58,7 +62,7 @@ def _add_authorization(app: FastAPI, oauth: OAuth) -> None:
     @app.post("/oauth2/pushed_authorize", status_code=201, openapi_extra=_form(*_AUTHORIZE))
     async def pushed_authorize(request: Request) -> JSONResponse:
         """Take an authorization request from a client (CSC API `oauth2/pushed_authorize`, RFC 9126)."""
-        pushed = await oauth.requests.push(await _call(request, oauth.issuer))
+        pushed = await oauth.requests.push(await _call(request, oauth))
         return JSONResponse(pushed, status_code=201, headers={"Pragma": "no-cache"})
 
     @app.api_route("/authorize", methods=["GET", "POST"], include_in_schema=False, response_model=None)
@@ -106,17 +110,24 @@ def _page(refusal: Refusal) -> Response:
     return PlainTextResponse(text, status_code=refusal.status, headers=headers)
 
 
-async def _call(request: Request, issuer: str) -> Call:
+async def _call(request: Request, oauth: OAuth) -> Call:
     query = request.url.query
     form = read_form(await request.body(), request.headers.get("content-type", ""), query)
     return Call(
         form=form,
         presented=read_client(form, request.headers.get("authorization")),
         address=_address(request),
-        url=issuer + request.url.path,
+        url=_base(request, oauth) + request.url.path,
+        certificate=certificate_of(request.scope),
         proofs=tuple(request.headers.getlist("dpop")),
         in_query=bool(query),
     )
+
+
+def _base(request: Request, oauth: OAuth) -> str:
+    """What the client used, as its proof names it: there may be a second address, where certificates are shown."""
+    alias = oauth.mtls_url
+    return alias if alias and request.headers.get("host") == urlsplit(alias).netloc else oauth.issuer
 
 
 def _address(request: Request) -> str:

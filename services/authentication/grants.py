@@ -11,7 +11,6 @@ from datetime import datetime
 
 from services.authentication.documents import Signing, read_details
 from services.authentication.oauth import Refusal, missing
-from shared.dpop import Proof
 
 REFRESH_PREFIX = "rkr_"
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
@@ -49,6 +48,14 @@ class RefreshToken:
     spent_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Binding:
+    """Whom a token is good from: who proves this key (RFC 9449), or shows this certificate (RFC 8705). At most one."""
+
+    key_thumbprint: str | None = None
+    certificate_thumbprint: str | None = None
+
+
 def new_id() -> str:
     """For requests: in addresses that a person may see."""
     return secrets.token_urlsafe(24)
@@ -67,7 +74,7 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def check_code(grant: Grant, form: Mapping[str, str], proof: Proof | None, *, now: datetime) -> None:
+def check_code(grant: Grant, form: Mapping[str, str], binding: Binding, *, now: datetime) -> None:
     """Refuse unless its code is redeemed in time, by who asked for it, as it was asked for (RFC 6749 4.1.3).
 
     That the client is the grant's and that the code is unspent, the caller has seen.
@@ -80,7 +87,7 @@ def check_code(grant: Grant, form: Mapping[str, str], proof: Proof | None, *, no
             "invalid_grant", "redirect_uri parameter does not match redirect_uri parameter of authorization request"
         )
     _check_verifier(grant.code_challenge, form.get("code_verifier"))
-    if grant.key_thumbprint is not None and (proof is None or proof.key_thumbprint != grant.key_thumbprint):
+    if grant.key_thumbprint not in (None, binding.key_thumbprint):
         raise Refusal("invalid_dpop_proof", "The code is bound to another key (dpop_jkt)")
     _check_details(grant.details, form.get("authorization_details"))
 

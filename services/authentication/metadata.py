@@ -3,8 +3,10 @@
 from typing import Any
 
 from services.authentication.asking import SCOPES
+from services.authentication.certificates import METHODS
 from services.authentication.clients import ALGORITHMS
 from services.authentication.documents import DETAIL_TYPES
+from services.authentication.settings import Settings
 from shared import dpop
 from shared.tokens import verifying_keys
 from shared.trust import Trust
@@ -12,12 +14,13 @@ from shared.trust import Trust
 _AUTHENTICATION_METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 
 
-def describe(issuer: str) -> dict[str, Any]:
-    """RFC 8414, with PAR (RFC 9126), RAR (9396), DPoP (9449) and `iss` (9207).
+def describe(settings: Settings) -> dict[str, Any]:
+    """RFC 8414, with PAR (RFC 9126), RAR (9396), DPoP (9449), `iss` (9207) and, where certificates are seen, 8705.
 
     `require_pushed_authorization_requests` is false for the server and true for every hardened client.
     """
-    methods = list(_AUTHENTICATION_METHODS)
+    issuer = settings.issuer
+    methods = [*_AUTHENTICATION_METHODS, *_certificate_methods(settings)]
     algorithms = list(ALGORITHMS)
     return {
         "issuer": issuer,
@@ -42,7 +45,27 @@ def describe(issuer: str) -> dict[str, Any]:
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "ui_locales_supported": ["ja", "en"],
+        "tls_client_certificate_bound_access_tokens": settings.sees_certificates,
+    } | _aliases(settings)
+
+
+def _certificate_methods(settings: Settings) -> tuple[str, ...]:
+    if not settings.sees_certificates:
+        return ()
+    return METHODS if settings.mtls.ca_file else ("self_signed_tls_client_auth",)
+
+
+def _aliases(settings: Settings) -> dict[str, Any]:
+    """RFC 8705 5."""
+    url = settings.mtls.url
+    if not settings.sees_certificates or url is None:
+        return {}
+    endpoints = {
+        "pushed_authorization_request_endpoint": f"{url}/oauth2/pushed_authorize",
+        "token_endpoint": f"{url}/oauth2/token",
+        "revocation_endpoint": f"{url}/oauth2/revoke",
     }
+    return {"mtls_endpoint_aliases": endpoints}
 
 
 def jwks(trust: Trust) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_plus
 
+from shared.mtls import ClientCertificate
+
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS_MAX = 50
 _SECRET = frozenset({"client_secret", "client_assertion", "token", "refresh_token"})
@@ -56,6 +58,8 @@ class Call:
     url: str
     """Of the endpoint, as a DPoP proof must name it."""
     proofs: tuple[str, ...] = field(default=(), repr=False)
+    certificate: ClientCertificate | None = field(default=None, repr=False)
+    """What the client showed in TLS, here or at a proxy of ours."""
     in_query: bool = False
     """Whether any parameter stood in the query string."""
 

@@ -3,6 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
+from services.authentication.certificates import check_registered_certificates, check_registered_name
 from services.authentication.clients import check_jwks
 from shared.contracts.authentication import AddClient
 from shared.errors import Code, RakkanError
@@ -32,12 +33,9 @@ _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 
 def check_registration(client: AddClient) -> None:
     """MALFORMED unless what is asked for goes together."""
-    if (client.method == "private_key_jwt") != (client.jwks is not None):
-        raise RakkanError(Code.MALFORMED, "a JWK Set belongs to private_key_jwt and only there")
-    if client.jwks is not None:
-        check_jwks(client.jwks)
-    if client.profile == "hardened" and client.method != "private_key_jwt":
-        raise RakkanError(Code.MALFORMED, "a hardened client has keys and no secret (private_key_jwt)")
+    _check_proof(client)
+    if client.profile == "hardened" and client.method == "client_secret":
+        raise RakkanError(Code.MALFORMED, "a hardened client has keys or certificates and no secret")
     if client.profile == "hardened" and client.flags:
         raise RakkanError(Code.MALFORMED, "a hardened client has no flags: nothing is forgiven it")
     if "account-tokens" in client.flags and client.method != "client_secret":
@@ -46,6 +44,20 @@ def check_registration(client: AddClient) -> None:
         raise RakkanError(Code.MALFORMED, "something is there twice")
     for uri in client.redirect_uris:
         check_redirect_uri(uri, https_only=client.profile == "hardened")
+
+
+def _check_proof(client: AddClient) -> None:
+    has_keys = client.method in ("private_key_jwt", "self_signed_tls_client_auth")
+    if has_keys != (client.jwks is not None):
+        raise RakkanError(Code.MALFORMED, "a JWK Set belongs to private_key_jwt or self_signed_tls_client_auth")
+    if (client.method == "tls_client_auth") != (client.certificate_name is not None):
+        raise RakkanError(Code.MALFORMED, "a certificate's name belongs to tls_client_auth and only there")
+    if client.method == "self_signed_tls_client_auth":
+        check_registered_certificates(client.jwks or "")
+    elif client.jwks is not None:
+        check_jwks(client.jwks)
+    if client.certificate_name is not None:
+        check_registered_name(client.certificate_name)
 
 
 def check_redirect_uri(uri: str, *, https_only: bool) -> None:

@@ -58,6 +58,15 @@ class IdP(Section):
         return self
 
 
+class MTLS(Section):
+    """Clients that show a certificate (RFC 8705), to a proxy (`RAKKAN_HTTP__PROXIES`) or here."""
+
+    ca_file: Path | None = None
+    """PEM of the authorities that issue the certificates of `tls_client_auth` clients. Without, there are none."""
+    url: Annotated[str, AfterValidator(_issuer)] | None = None
+    """These endpoints at a host of their own that asks for certificates, so that no browser asks a signer for one."""
+
+
 class Settings(RoomSettings):
     database: Database
     http: HTTPDoor = HTTPDoor()
@@ -103,3 +112,8 @@ class Settings(RoomSettings):
     secrets_key_file: Path | None = None
     """32 random bytes in base64, under which the TOTP secrets of log-ins are kept. Without, no passwords."""
     idp: IdP = IdP()
+    mtls: MTLS = MTLS()
+
+    @property
+    def sees_certificates(self) -> bool:
+        return bool(self.http.proxies) or self.http.clients_ca_file is not None

@@ -18,7 +18,7 @@ from shared.tokens import AccessToken
 
 _CLIENT = """
     select c.client_id, c.tenant_id, c.method, c.secret_hash, c.jwks, c.suspended or t.suspended as suspended,
-        c.name, c.profile, c.redirect_uris, c.flags, c.account_token_key
+        c.name, c.profile, c.redirect_uris, c.flags, c.account_token_key, c.certificate_name
     from clients c join tenants t using (tenant_id)
     where c.client_id = $1
 """
@@ -48,8 +48,9 @@ _ADD_TENANT = "insert into tenants (tenant_id, name) values ($1, $2) on conflict
 _TENANT_NAME = "select name from tenants where tenant_id = $1"
 _ADD_CLIENT = """
     insert into clients (
-        client_id, tenant_id, name, method, secret_hash, jwks, profile, redirect_uris, flags, account_token_key
-    ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        client_id, tenant_id, name, method, secret_hash, jwks, profile, redirect_uris, flags, account_token_key,
+        certificate_name
+    ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _TENANTS = "select tenant_id, name, suspended from tenants order by tenant_id"
 _CLIENTS = "select client_id, tenant_id, name, method, suspended, added_at from clients order by tenant_id, client_id"
@@ -123,6 +124,7 @@ class Change(GrantsChange):
                 list(client.redirect_uris),
                 list(client.flags),
                 account_token_key,
+                client.certificate_name,
             )
         except asyncpg.UniqueViolationError:
             raise RakkanError(Code.CONFLICT, f"the client {client.client_id} exists") from None

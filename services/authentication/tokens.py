@@ -14,6 +14,7 @@ from services.authentication.doorkeeper import Doorkeeper, suspended
 from services.authentication.grants import (
     BAD_CODE,
     BAD_REFRESH_TOKEN,
+    Binding,
     Grant,
     RefreshToken,
     check_code,
@@ -22,7 +23,6 @@ from services.authentication.grants import (
 )
 from services.authentication.oauth import Call, Refusal
 from services.authentication.revoking import Bus, Ending, end_grant, token_hash
-from shared.dpop import Proof
 from shared.errors import Code, RakkanError
 from shared.tokens import AccessToken, write_token
 from shared.trust import SigningKey
@@ -83,22 +83,22 @@ class Tokens:
         async with self._doorkeeper.noting(client):
             if grant_type not in _NEEDED:
                 raise oauth.invalid("grant_type")
-            proof = await self._doorkeeper.proof(call, required=client.is_hardened)
+            binding = await self._doorkeeper.binding(call, client)
             if grant_type == "authorization_code":
-                return await self._redeem(client, call.form, proof)
+                return await self._redeem(client, call.form, binding)
             if grant_type == "refresh_token":
-                return await self._refresh(client, call.form, proof)
-            return await self._serve(client, call.form, proof)
+                return await self._refresh(client, call.form, binding)
+            return await self._serve(client, call.form, binding)
 
-    async def _serve(self, client: Client, form: Mapping[str, str], proof: Proof | None) -> Answer:
+    async def _serve(self, client: Client, form: Mapping[str, str], binding: Binding) -> Answer:
         """A token of the client itself."""
         _check_scope(form)
         async with self._store.change() as change:
-            token = await self._issue(change, client, None, proof)
+            token = await self._issue(change, client, None, binding)
             await _note(change, client, token)
         return self._answer(token)
 
-    async def _redeem(self, client: Client, form: Mapping[str, str], proof: Proof | None) -> Answer:
+    async def _redeem(self, client: Client, form: Mapping[str, str], binding: Binding) -> Answer:
         """Spend the code first, whatever comes of it: one that comes with a wrong proof was stolen or mixed up."""
         async with self._store.change() as change:
             grant = await change.grant_of_code(digest_of(form["code"]))
@@ -112,16 +112,16 @@ class Tokens:
             else:
                 await change.spend_code(grant.grant_id, at=self._now())
                 try:
-                    check_code(grant, form, proof, now=self._now())
-                    answer = await self._first_tokens(change, client, grant, proof)
+                    check_code(grant, form, binding, now=self._now())
+                    answer = await self._first_tokens(change, client, grant, binding)
                 except Refusal as refused:
                     refusal = refused
         if refusal is not None:
             raise refusal
         return answer
 
-    async def _first_tokens(self, change: Change, client: Client, grant: Grant, proof: Proof | None) -> Answer:
-        token = await self._issue(change, client, grant, proof)
+    async def _first_tokens(self, change: Change, client: Client, grant: Grant, binding: Binding) -> Answer:
+        token = await self._issue(change, client, grant, binding)
         answer = self._answer(token)
         if grant.scope == SCOPE:
             answer |= await self._add_refresh_token(change, grant)
@@ -131,11 +131,11 @@ class Tokens:
         if grant.details is not None:
             answer["authorization_details"] = echo(grant.details, grant.credential_id or "")
         answer["credentialID"] = grant.credential_id
-        if "token-type-sad" in client.flags and proof is None:
+        if "token-type-sad" in client.flags and binding.key_thumbprint is None:
             answer["token_type"] = "SAD"  # noqa: S105 - a type of token
         return answer
 
-    async def _refresh(self, client: Client, form: Mapping[str, str], proof: Proof | None) -> Answer:
+    async def _refresh(self, client: Client, form: Mapping[str, str], binding: Binding) -> Answer:
         _check_scope(form)
         async with self._store.change() as change:
             found = await change.grant_of_refresh_token(digest_of(form["refresh_token"]))
@@ -148,7 +148,7 @@ class Tokens:
                 await end_grant(change, self._bus, grant, "refresh_token.reused", now=self._now())
                 answer = None
             else:
-                token = await self._issue(change, client, grant, proof)
+                token = await self._issue(change, client, grant, binding)
                 answer = self._answer(token) | await self._rotate(change, client, grant, form)
                 await _note(change, client, token)
         if answer is None:
@@ -167,7 +167,7 @@ class Tokens:
         await change.add_refresh_token(digest_of(text), grant.grant_id, expires_at=grant.expires_at)
         return {"refresh_token": text}
 
-    async def _issue(self, change: Change, client: Client, grant: Grant | None, proof: Proof | None) -> AccessToken:
+    async def _issue(self, change: Change, client: Client, grant: Grant | None, binding: Binding) -> AccessToken:
         try:
             tokens_from = await change.lock_client(client.client_id)
         except RakkanError as refusal:
@@ -191,7 +191,8 @@ class Tokens:
             user_id=grant.user_id if grant else None,
             credential_id=grant.credential_id if grant else None,
             authorization_id=grant.authorization_id if grant else None,
-            key_thumbprint=proof.key_thumbprint if proof else None,
+            key_thumbprint=binding.key_thumbprint,
+            certificate_thumbprint=binding.certificate_thumbprint,
         )
         await change.issue(token, grant_id=grant.grant_id if grant else None)
         return token

@@ -152,3 +152,5 @@ def _check_stands_for_sad(sad: AccessToken, token: AccessToken, credential_id: s
     # A bound token is worth nothing without a proof by its key, and a SAD brings none: only the token beside it did.
     if sad.key_thumbprint not in (None, token.key_thumbprint):
         raise RakkanError(Code.SAD_INVALID, "bound to another key")
+    if sad.certificate_thumbprint not in (None, token.certificate_thumbprint):
+        raise RakkanError(Code.SAD_INVALID, "bound to another certificate")

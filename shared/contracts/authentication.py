@@ -40,11 +40,14 @@ class AddTenant(Request[Done]):
 class ClientAdded(Reply):
     client_id: str
     secret: Sealed | None = None
-    """The client secret, shown this once, sealed to the operator. None for a `private_key_jwt` client."""
+    """The client secret, shown this once, sealed to the operator. None for a client with keys or certificates."""
 
+
+ClientMethod = Literal["client_secret", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"]
+"""How a client proves itself. The last two are RFC 8705."""
 
 ClientProfile = Literal["csc-compat", "hardened"]
-"""`hardened` is FAPI 2.0: pushed requests only, private_key_jwt, tokens bound by DPoP."""
+"""`hardened` is FAPI 2.0: pushed requests only, keys or certificates and no secret, tokens bound by DPoP or mTLS."""
 
 ClientFlag = Literal["pkce-optional", "token-type-sad", "account-tokens"]
 """What a client of an older kind is forgiven or given: requests without PKCE (v1), `token_type: SAD` for scope
@@ -60,9 +63,11 @@ class AddClient(Request[ClientAdded]):
     tenant_id: Identifier
     client_id: Identifier
     name: Name
-    method: Literal["client_secret", "private_key_jwt"] = "client_secret"
+    method: ClientMethod = "client_secret"
     jwks: str | None = Field(default=None, max_length=16_384)
-    """The client's public keys as a JWK Set, for `private_key_jwt`."""
+    """The client's public keys as a JWK Set, for `private_key_jwt`; with `x5c` for `self_signed_tls_client_auth`."""
+    certificate_name: str | None = Field(default=None, max_length=1024)
+    """For `tls_client_auth`, what its certificate must be issued to: `dn:CN=…`, `dns:…`, `uri:…`, `ip:…`, `email:…`."""
     profile: ClientProfile = "csc-compat"
     redirect_uris: Annotated[tuple[Annotated[str, Field(max_length=2048)], ...], Field(max_length=16)] = ()
     """Where signers may be sent back to, compared character by character."""

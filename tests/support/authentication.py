@@ -173,6 +173,7 @@ class FakeChange(FakeGrants):
             redirect_uris=client.redirect_uris,
             flags=frozenset(client.flags),
             account_token_key=account_token_key,
+            certificate_name=client.certificate_name,
         )
 
     async def suspend_client(self, client_id: str, *, suspended: bool) -> None:
