@@ -43,7 +43,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
             crl_lifetime=timedelta(hours=settings.local.crl_hours),
             now=now,
         )
-        local.check()
+        local.check_key()
         stuck = timedelta(seconds=settings.watch.stuck_s)
         # Shorter than `stuck`: nobody takes up an order while another still waits for its authority.
         answer_s = settings.watch.stuck_s * 0.75

@@ -2,10 +2,13 @@
 
 SUBMITTED -> PENDING (handle, not before) -> ISSUED -> CONFIRMED | REJECTED. A CA that answers at once skips PENDING;
 one that will not issue ends in REJECTED. What comes twice changes nothing; what contradicts an end is CONFLICT.
+
+UNKNOWN is what may have been issued or may not: nothing is asked of the CA again until an operator has looked there.
+A second certificate for a key would be worse than a late one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -15,16 +18,23 @@ from shared.errors import Code, RakkanError
 class State(StrEnum):
     SUBMITTED = "SUBMITTED"
     PENDING = "PENDING"
+    UNKNOWN = "UNKNOWN"
     ISSUED = "ISSUED"
     CONFIRMED = "CONFIRMED"
     REJECTED = "REJECTED"
 
 
 BY_AUTHORITY: Mapping[State, frozenset[State]] = {
-    State.SUBMITTED: frozenset({State.PENDING, State.ISSUED, State.REJECTED}),
-    State.PENDING: frozenset({State.PENDING, State.ISSUED, State.REJECTED}),
+    State.SUBMITTED: frozenset({State.PENDING, State.ISSUED, State.REJECTED, State.UNKNOWN}),
+    State.PENDING: frozenset({State.PENDING, State.ISSUED, State.REJECTED, State.UNKNOWN}),
 }
-"""Where an authority's word can take an order."""
+"""Where an authority's word can take an order, or that there was none."""
+
+BY_OPERATOR: Mapping[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.ISSUED, State.REJECTED}),
+    State.UNKNOWN: frozenset({State.SUBMITTED, State.PENDING, State.ISSUED, State.REJECTED}),
+}
+"""Where an operator's can, who has looked at the CA."""
 
 BY_SAM: Mapping[State, frozenset[State]] = {State.ISSUED: frozenset({State.CONFIRMED, State.REJECTED})}
 """Where the SAM's word can. Neither speaks for the other: what was issued is not the authority's to reject."""
@@ -44,6 +54,14 @@ class Order:
     csr: bytes
     operation_id: str
     """Of the request that it began with: what is done for it later belongs to the same."""
+    _: KW_ONLY
+    created_at: datetime
+    profile: str = "signing"
+    """Of that authority's profiles in the registry."""
+    previous: "Order | None" = None
+    """The order whose certificate this one takes over from; with the same key it is a renewal, else a rekey."""
+    origin: bytes | None = None
+    """The SAM's signed statement on the origin of the key, for a CA that wants it."""
     state: State = State.SUBMITTED
     handle: bytes | None = None
     """What the authority must be asked with later; only its adapter reads it."""
@@ -51,6 +69,11 @@ class Order:
     chain: tuple[bytes, ...] = ()
     """DER, end entity first; empty until issued."""
     reason: str | None = None
+    """Why it was rejected, or what is unknown."""
+    asked_before: bool = False
+    """It was placed once, and what came of that was not recorded."""
+    failures: int = 0
+    """In a row, since the authority last said something."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +89,16 @@ class Revocation:
 @dataclass(frozen=True)
 class Issued:
     chain: tuple[bytes, ...]
+    """DER, end entity first."""
+    handle: bytes | None = None
+    """What `confirm` and `revoke` will want to know besides; only the adapter reads it."""
 
 
 @dataclass(frozen=True)
 class Pending:
     handle: bytes
-    not_before: datetime
-    """Not to be asked earlier."""
+    not_before: datetime | None = None
+    """When the authority wants to be asked again; nothing: as the registry says."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +122,14 @@ def advance(order: Order, outcome: Outcome) -> Order:
     if isinstance(outcome, Issued):
         if not outcome.chain:
             raise RakkanError(Code.CERTIFICATE_REFUSED, f"order {order.order_id} was issued without a certificate")
-        return _move(order, BY_AUTHORITY, State.ISSUED, chain=outcome.chain)
+        handle = order.handle if outcome.handle is None else outcome.handle
+        return _move(order, BY_AUTHORITY, State.ISSUED, chain=outcome.chain, handle=handle)
     return _move(order, BY_AUTHORITY, State.REJECTED, reason=_reason(outcome.reason))
+
+
+def lose(order: Order, reason: str) -> Order:
+    """The order of which nobody here can say whether it was issued."""
+    return _move(order, BY_AUTHORITY, State.UNKNOWN, reason=_reason(reason))
 
 
 def decide(order: Order, *, accepted: bool, reason: str | None) -> Order:

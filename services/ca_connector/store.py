@@ -8,7 +8,7 @@ import asyncpg
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca_connector.authorities.local import MakeCRL
+from services.ca_connector.authorities import MakeCRL
 from services.ca_connector.orders import Order, Revocation, State
 from services.ca_connector.profile import RevokedCertificate
 from shared.audit import AuditWriter
@@ -17,7 +17,7 @@ from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
 from shared.messaging import operation, outbox
 
-_ORDER = "order_id, authority, csr, operation_id, state, handle, not_before, chain, reason"
+_ORDER = "order_id, authority, csr, operation_id, submitted_at as created_at, state, handle, not_before, chain, reason"
 _REVOCATION = "order_id, reason, wanted_at, revoked_at"
 
 _SUBMIT = f"""

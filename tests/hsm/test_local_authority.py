@@ -19,7 +19,7 @@ from services.ca_connector.token import CAKey
 from shared.errors import Code, RakkanError
 from shared.hsm import Token
 from shared.settings import HSM, SettingsError
-from tests.support.authorities import FakeLists
+from tests.support.ca_connector import FakeLists
 from tests.support.openssl import openssl
 from tests.support.softhsm import make_token, seen
 
@@ -69,7 +69,7 @@ def order(number: int = 1, csr: bytes | None = None) -> Order:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Signer {number}")])
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return Order(f"order-{number}", "local", csr or request.public_bytes(Encoding.DER), "operation")
+    return Order(f"order-{number}", "local", csr or request.public_bytes(Encoding.DER), "operation", created_at=now())
 
 
 async def issue(authority: LocalAuthority, number: int, folder: Path) -> Issued:
@@ -98,7 +98,7 @@ async def test_openssl_refuses_what_the_crl_revokes_and_nothing_else(
     kept, revoked = await issue(authority, 1, tmp_path), await issue(authority, 2, tmp_path)
     assert kept.chain != revoked.chain
     assert await authority.renew_crl()
-    ended = Order("order-2", "local", b"", "operation", chain=revoked.chain)
+    ended = Order("order-2", "local", b"", "operation", created_at=now(), chain=revoked.chain)
     for _ in range(2):
         await authority.revoke(ended, reason=1, at=now())
     (tmp_path / "crl.der").write_bytes(await authority.crl_page())
@@ -155,11 +155,11 @@ async def test_without_a_ceremony_there_is_no_ca(hsm: HSM) -> None:
 
 
 async def test_a_ca_does_not_start_with_the_certificate_of_another_key(authority: LocalAuthority) -> None:
-    authority.check()
+    authority.check_key()
     key = ec.generate_private_key(ec.SECP384R1())
     authority.key = CAKey(authority.key._token, key.public_key())
     with pytest.raises(SettingsError):
-        authority.check()
+        authority.check_key()
 
 
 async def test_a_signature_that_does_not_verify_never_leaves(authority: LocalAuthority) -> None:

@@ -10,7 +10,7 @@ from services.ca_connector.orders import Issued, Order, Pending, Refused, State
 from services.ca_connector.sweeping import Sweep
 from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate, RevokeCertificate
 from shared.errors import Code, RakkanError
-from tests.support.authorities import FakeAuthority, FakeStore
+from tests.support.ca_connector import FakeAuthority, FakeStore
 
 CHAIN = (b"certificate", b"root")
 ORDER = OrderCertificate(order_id="o-1", authority="local", csr=b"csr")
@@ -136,7 +136,7 @@ async def test_a_sam_that_has_not_answered_is_told_again() -> None:
 async def test_a_second_that_comes_late_drops_what_it_got() -> None:
     room = Room(Issued(CHAIN), Issued((b"another",)))
     await room.handlers.order_certificate(ORDER)
-    stale = Order("o-1", "local", b"csr", "operation")
+    stale = Order("o-1", "local", b"csr", "operation", created_at=NOON)
     await room.handlers.take_up(stale)
     assert room.order.chain == CHAIN
     assert room.store.accepted == ["o-1"]

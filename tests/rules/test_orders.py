@@ -31,7 +31,7 @@ from services.ca_connector.profile import read_request as read
 from shared.errors import Code, RakkanError
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
-ORDER = Order(order_id="o-1", authority="local", csr=b"csr", operation_id="op")
+ORDER = Order(order_id="o-1", authority="local", csr=b"csr", operation_id="op", created_at=NOW)
 CHAIN = (b"certificate", b"root")
 PENDING = Pending(handle=b"handle", not_before=NOW)
 

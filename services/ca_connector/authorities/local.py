@@ -1,12 +1,12 @@
 """The authority `local`: a CA in this room, its key in the room's HSM token. It issues at once; nothing is polled."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from services.ca_connector.authorities import Capabilities, Health, Lists
 from services.ca_connector.orders import Issued, Order, Outcome, Refused
 from services.ca_connector.profile import Profile, RevokedCertificate, crl, end_entity, read_request
 from services.ca_connector.token import CAKey
@@ -14,24 +14,13 @@ from shared.errors import Code, RakkanError
 from shared.settings import SettingsError
 
 NAME = "local"
-MakeCRL = Callable[[int, tuple[RevokedCertificate, ...], datetime], Awaitable[x509.CertificateRevocationList]]
-
-
-class Lists(Protocol):
-    """What it needs of the store: what is revoked, and the CRLs that say so."""
-
-    async def latest_crl(self, authority: str) -> bytes | None: ...
-
-    async def latest_crl_times(self, authority: str) -> tuple[datetime, datetime] | None:
-        """thisUpdate and nextUpdate, without the list: a list may be long and these are asked for all the time."""
-        ...
-
-    async def publish_crl(
-        self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None
-    ) -> None: ...
 
 
 class LocalAuthority:
+    """What was issued and not recorded was never seen by anybody, so an order may be placed again."""
+
+    capabilities = Capabilities(polls=False, revokes=True, renews=False, repeatable=True)
+
     def __init__(
         self,
         *,
@@ -49,7 +38,7 @@ class LocalAuthority:
         self.crl_lifetime = crl_lifetime
         self.now = now
 
-    def check(self) -> None:
+    def check_key(self) -> None:
         """Raise unless the certificate is that of the key in the token: with another, all we sign would be void."""
         if self.certificate.public_key() != self.key.public_key:
             raise SettingsError("the CA certificate in the settings is not that of the key in the HSM token")
@@ -70,6 +59,16 @@ class LocalAuthority:
 
     async def poll(self, order: Order) -> Outcome:
         raise RakkanError(Code.INTERNAL, f"order {order.order_id}: the local authority leaves nothing pending")
+
+    async def confirm(self, order: Order, *, accepted: bool) -> None:
+        """Nothing is left open here."""
+
+    async def check(self) -> Health:
+        await self.check_crl()
+        return Health((self.certificate,))
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
     async def revoke(self, order: Order, *, reason: int, at: datetime) -> None:
         """A new CRL with the certificate on it, both or neither."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca_connector.authorities.local import MakeCRL
+from services.ca_connector.authorities import Capabilities, Health, MakeCRL
 from services.ca_connector.orders import Order, Outcome, Revocation, State
 from services.ca_connector.profile import RevokedCertificate
 from shared.errors import Code, RakkanError
@@ -45,6 +46,7 @@ class FakeLists:
 class FakeAuthority:
     """Gives back the prepared outcomes, one for each question; without one it is out of reach."""
 
+    capabilities: ClassVar[Capabilities] = Capabilities(polls=True, revokes=True, renews=True)
     outcomes: list[Outcome] = field(default_factory=list)
     asked: list[tuple[str, State]] = field(default_factory=list)
     revoked: list[tuple[str, int]] = field(default_factory=list)
@@ -61,6 +63,13 @@ class FakeAuthority:
         if self.away:
             raise RakkanError(Code.AUTHORITY_UNAVAILABLE)
         self.revoked.append((order.order_id, reason))
+
+    async def confirm(self, order: Order, *, accepted: bool) -> None: ...
+
+    async def check(self) -> Health:
+        return Health()
+
+    async def close(self) -> None: ...
 
     def _next(self, order: Order) -> Outcome:
         self.asked.append((order.order_id, order.state))
@@ -85,7 +94,7 @@ class FakeStore:
         is_new = order_id not in self.orders
         if is_new:
             self.attempted_at[order_id] = now
-            self.orders[order_id] = Order(order_id, authority, csr, "operation")
+            self.orders[order_id] = Order(order_id, authority, csr, "operation", created_at=now)
         return self.orders[order_id], is_new
 
     async def order(self, order_id: str) -> Order:
