@@ -6,6 +6,7 @@ asn1crypto parses lazily and every access can raise; here is the one place where
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from asn1crypto import algos, cms, core, tsp
 from asn1crypto import x509 as asn1_x509
@@ -28,6 +29,9 @@ _UNREADABLE = (
 _THOUSAND = 1000
 _NULL = b"\x05\x00"
 _TIME = re.compile(r"(\d{14})(?:\.(\d*[1-9]))?Z")
+QUALIFIED = "0.4.0.19422.1.1"
+"""esi4-qtstStatement-1 (EN 319 422 9.1)."""
+_STATEMENTS = "1.3.6.1.5.5.7.1.3"
 _SIGNING_CERTIFICATE = "1.2.840.113549.1.9.16.2.12"
 _SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47"
 
@@ -39,6 +43,19 @@ class _Answer(core.Sequence):  # type: ignore[misc]  # asn1crypto ships no types
         ("status", tsp.PKIStatusInfo),
         ("token", cms.ContentInfo, {"optional": True}),
     ]
+
+
+class _Statement(core.Sequence):  # type: ignore[misc]  # asn1crypto ships no types
+    """QCStatement (RFC 3739 3.2.6). asn1crypto's own knows only the statements of certificates."""
+
+    _fields = [  # noqa: RUF012 - the way asn1crypto declares fields
+        ("statement_id", core.ObjectIdentifier),
+        ("statement_info", core.Any, {"optional": True}),
+    ]
+
+
+class _Statements(core.SequenceOf):  # type: ignore[misc]  # asn1crypto ships no types
+    _child_spec = _Statement
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,9 @@ class TimestampInfo:
     nonce: int | None
     tsa: asn1_x509.GeneralName | None
     critical_extensions: tuple[str, ...]
+    """Those that nobody here knows."""
+    statements: tuple[str, ...] = ()
+    """Of the qcStatements extension."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +184,17 @@ def _info(info: tsp.TSTInfo) -> TimestampInfo:
         accuracy=_accuracy(info["accuracy"]),
         nonce=None if isinstance(nonce, core.Void) else nonce.native,
         tsa=None if isinstance(tsa, core.Void) else tsa,
-        critical_extensions=tuple(e["extn_id"].dotted for e in found if e["critical"].native),
+        critical_extensions=tuple(
+            e["extn_id"].dotted for e in found if e["critical"].native and e["extn_id"].dotted != _STATEMENTS
+        ),
+        statements=_statements(found),
     )
+
+
+def _statements(extensions: tuple[asn1_x509.Extension, ...]) -> tuple[str, ...]:
+    values = [one["extn_value"].contents for one in extensions if one["extn_id"].dotted == _STATEMENTS]
+    _demand(len(values) <= 1, "an extension of the token stands twice")
+    return tuple(one["statement_id"].dotted for value in values for one in _Statements.load(value, strict=True))
 
 
 def _time(time: core.GeneralizedTime) -> datetime:
@@ -238,11 +267,23 @@ def _certificates(certificates: cms.CertificateSet | core.Void) -> tuple[x509.Ce
         return ()
     _demand(len(certificates) <= _CERTIFICATES_MAX, "too many certificates")
     ours = tuple(choice.chosen.dump() for choice in certificates if choice.name == "certificate")
-    loaded = tuple(x509.load_der_x509_certificate(der) for der in ours)
-    for one in loaded:
-        # These too are read only when asked for; what cannot be read shall fail here and not among the rules.
-        _ = one.issuer, one.subject, one.not_valid_before_utc, one.not_valid_after_utc, one.serial_number
-    return loaded
+    return tuple(_certificate(der) for der in ours)
+
+
+@lru_cache(maxsize=64)
+def _certificate(der: bytes) -> x509.Certificate:
+    """A TSA sends the same certificates with every token."""
+    one = x509.load_der_x509_certificate(der)
+    # Its parts are read only when asked for; what cannot be read shall fail here and not among the rules.
+    _ = one.issuer, one.subject, one.not_valid_before_utc, one.not_valid_after_utc, one.serial_number
+    return one
+
+
+def without_certificates(token: bytes) -> bytes:
+    """The same token without certificates, for who asked for none (RFC 3161 2.4.1 certReq); its signature holds."""
+    content = cms.ContentInfo.load(token)
+    content["content"]["certificates"] = None
+    return bytes(content.dump())
 
 
 def _demand(held: bool, otherwise: str) -> None:  # noqa: FBT001 - a predicate and its refusal, read together

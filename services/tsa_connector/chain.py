@@ -5,6 +5,7 @@ Refuses what it does not understand: a critical extension it does not process, n
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -33,16 +34,17 @@ def check_chain(
     others: Iterable[x509.Certificate],
     anchors: Iterable[x509.Certificate],
     at: datetime,
-) -> None:
-    """Raise TSA_UNTRUSTED unless some path leads from the certificate to an anchor, each link good at that moment."""
+) -> tuple[x509.Certificate, ...]:
+    """The path from the certificate to an anchor, both included, each link good at that moment; else TSA_UNTRUSTED."""
     check_usable(certificate, at=at)
     pool, trusted = tuple(others), tuple(anchors)
     paths: list[tuple[x509.Certificate, ...]] = [(certificate,)]
     for _ in range(_LENGTH_MAX):
         longer: list[tuple[x509.Certificate, ...]] = []
         for path in paths:
-            if any(_issued(path, by=anchor, at=at, is_anchor=True) for anchor in trusted):
-                return
+            for anchor in trusted:
+                if _issued(path, by=anchor, at=at, is_anchor=True):
+                    return (*path, anchor)
             longer += [(*path, other) for other in pool if other not in path and _issued(path, by=other, at=at)]
         # Of paths that end in the same certificate one is enough: otherwise cross-signing multiplies them.
         paths = list({path[-1]: path for path in longer}.values())
@@ -89,7 +91,7 @@ def extensions_of(certificate: x509.Certificate) -> x509.Extensions:
 def _issued(path: tuple[x509.Certificate, ...], *, by: x509.Certificate, at: datetime, is_anchor: bool = False) -> bool:
     """Did `by` issue the end of the path, being a CA that may stand above that many CAs?"""
     try:
-        path[-1].verify_directly_issued_by(by)
+        _check_signed(path[-1], by)
         if is_anchor:
             # An anchor is believed because it was configured: its own signature and hash are nobody's concern.
             valid = by.not_valid_before_utc <= at <= by.not_valid_after_utc
@@ -99,6 +101,12 @@ def _issued(path: tuple[x509.Certificate, ...], *, by: x509.Certificate, at: dat
         return valid and _may_issue(by, cas_below=len(path) - 1)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, RakkanError):
         return False
+
+
+@lru_cache(maxsize=256)
+def _check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Raise unless the issuer's key signed it in the issuer's name. The answer never changes, so it is kept."""
+    certificate.verify_directly_issued_by(issuer)
 
 
 def _may_issue(certificate: x509.Certificate, *, cas_below: int) -> bool:

@@ -44,7 +44,7 @@ class Handlers:
         )
         try:
             answer = read_answer(await self.endpoint.ask(request.der()))
-            token = check_answer(answer, request, self.tsa, asked_at=asked_at, now=self.now())
+            token = check_answer(answer, request, self.tsa, asked_at=asked_at, now=self.now()).timely()
         except RakkanError as refusal:
             # One untrue token is a broken clock, a broken server or an attack: the operator must hear of each.
             log.warning("time stamp refused", code=refusal.code, detail=refusal.detail)

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from services.tsa_connector.answer import Answer, CertificateReference, SignerStatement, TimestampInfo, Token
+from services.tsa_connector.answer import (
+    QUALIFIED,
+    Answer,
+    CertificateReference,
+    SignerStatement,
+    TimestampInfo,
+    Token,
+)
 from services.tsa_connector.chain import check_chain, extensions_of
 from services.tsa_connector.request import TimestampRequest
 from shared.algorithms import HASH_BY_OID, Hash
@@ -23,6 +30,8 @@ from shared.verification import HASHES
 _GRANTED = {"granted", "granted_with_mods"}
 _PASSING = {"time_not_available", "system_failure"}
 """Failures that end by themselves."""
+_REFUSALS = {"unaccepted_policy": Code.TSA_POLICY_REFUSED, "bad_alg": Code.HASH_ALGORITHM_REFUSED}
+"""What the caller can mend by asking for something else (RFC 3161 2.4.2); all else an operator must look at."""
 _DER = serialization.Encoding.DER
 _SERIAL_BITS_MAX = 160
 
@@ -37,23 +46,41 @@ class TrustedTSA:
     """Empty: any policy."""
     accuracy_max: timedelta | None = None
     allow_ess_v1: bool = False
+    qualified_statement: bool = False
+    """Demand the statement of EN 319 422 9.1."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A token every check of which holds, but perhaps that of its time."""
+
+    token: Token
+    path: tuple[x509.Certificate, ...]
+    """From the signer's certificate to the anchor, both included."""
+    time_fault: str | None = None
+    """Kept apart: a genuine token whose time is not ours may tell that our own clock is off."""
+
+    def timely(self) -> Token:
+        if self.time_fault is not None:
+            raise _untrusted(self.time_fault)
+        return self.token
 
 
 def check_answer(
     answer: Answer, request: TimestampRequest, tsa: TrustedTSA, *, asked_at: datetime, now: datetime
-) -> Token:
+) -> Judged:
     """The token, when it is granted and every check holds; TSA_REFUSED, TSA_UNAVAILABLE or TSA_UNTRUSTED otherwise."""
     token = _granted(answer)
-    _check_info(token.info, request, tsa)
-    _check_time(token.info, tsa, asked_at=asked_at, now=now)
+    _check_info(token.info, request)
+    _check_terms(token.info, tsa)
     _check_statement(token)
     certificate = _signer_certificate(token, tsa)
     _check_signature(token.statement, certificate)
     _check_purpose(certificate, at=token.info.time)
     _check_name(token.info.tsa, certificate)
     others = tuple(other for other in token.certificates if other != certificate)
-    check_chain(certificate, others=others, anchors=tsa.anchors, at=token.info.time)
-    return token
+    path = check_chain(certificate, others=others, anchors=tsa.anchors, at=token.info.time)
+    return Judged(token, path, _time_fault(token.info, tsa, asked_at=asked_at, now=now))
 
 
 def _granted(answer: Answer) -> Token:
@@ -64,10 +91,11 @@ def _granted(answer: Answer) -> Token:
     reasons = ", ".join(sorted(answer.failures)) or answer.status
     if answer.failures & _PASSING:
         raise RakkanError(Code.TSA_UNAVAILABLE, f"the TSA says {reasons}")
-    raise RakkanError(Code.TSA_REFUSED, f"the TSA says {reasons}")
+    code = next((code for failure, code in _REFUSALS.items() if failure in answer.failures), Code.TSA_REFUSED)
+    raise RakkanError(code, f"the TSA says {reasons}")
 
 
-def _check_info(info: TimestampInfo, request: TimestampRequest, tsa: TrustedTSA) -> None:
+def _check_info(info: TimestampInfo, request: TimestampRequest) -> None:
     if info.version != 1:
         raise _untrusted("the TSTInfo is of another version")
     if info.imprint_oid != request.hash.oid or info.imprint_has_parameters:
@@ -78,20 +106,27 @@ def _check_info(info: TimestampInfo, request: TimestampRequest, tsa: TrustedTSA)
         raise _untrusted("the token answers another nonce, or none")
     if request.policy is not None and info.policy != request.policy:
         raise _untrusted(f"the token is of policy {info.policy}, asked was {request.policy}")
-    if tsa.policies and info.policy not in tsa.policies:
-        raise _untrusted(f"policy {info.policy} is not one of this TSA's")
     if not 0 <= info.serial_number < 1 << _SERIAL_BITS_MAX:
         raise _untrusted("the serial number is negative or longer than 160 bits")
     if info.critical_extensions:
         raise _untrusted(f"critical extension {info.critical_extensions[0]} in the token")
 
 
-def _check_time(info: TimestampInfo, tsa: TrustedTSA, *, asked_at: datetime, now: datetime) -> None:
-    # The accuracy a token states does not widen the window: a false clock would then choose its own limits.
-    if not asked_at - tsa.skew <= info.time <= now + tsa.skew:
-        raise _untrusted(f"genTime is {(info.time - now).total_seconds():+.0f} s from our clock")
+def _check_terms(info: TimestampInfo, tsa: TrustedTSA) -> None:
+    """What is demanded of this TSA."""
+    if tsa.policies and info.policy not in tsa.policies:
+        raise _untrusted(f"policy {info.policy} is not one of this TSA's")
     if tsa.accuracy_max is not None and (info.accuracy is None or info.accuracy > tsa.accuracy_max):
         raise _untrusted("the token states no accuracy, or too bad a one")
+    if tsa.qualified_statement and QUALIFIED not in info.statements:
+        raise _untrusted("the token does not state that it is a qualified time stamp")
+
+
+def _time_fault(info: TimestampInfo, tsa: TrustedTSA, *, asked_at: datetime, now: datetime) -> str | None:
+    # The accuracy a token states does not widen the window: a false clock would then choose its own limits.
+    if asked_at - tsa.skew <= info.time <= now + tsa.skew:
+        return None
+    return f"genTime is {(info.time - now).total_seconds():+.0f} s from our clock"
 
 
 def _check_statement(token: Token) -> None:

@@ -31,7 +31,7 @@ def judge(
 ) -> bytes:
     trusted = TrustedTSA(**{"anchors": (tsa.root.certificate,), "skew": 30 * SECOND, **trust})
     answer = read_answer(tsa.answer(request, lies or Lies(), at=at))
-    return check_answer(answer, request, trusted, asked_at=NOW, now=NOW + SECOND).der
+    return check_answer(answer, request, trusted, asked_at=NOW, now=NOW + SECOND).timely().der
 
 
 def refuses(why: str, lies: Lies | None = None, *, code: Code = Code.TSA_UNTRUSTED, **more: Any) -> None:
