@@ -22,6 +22,7 @@ Rakkan: a remote signing service. Signing keys stay in an HSM; partners sign thr
   ./rakkan status          what runs, where, and whether it is ready
   ./rakkan logs [ROOM]     the last lines of all logs, or follows one
   ./rakkan operator ...    tenants, clients, signers, credentials (--help tells more)
+  ./rakkan registry ...    which CAs and TSAs there are: check and sign (--help tells more)
   ./rakkan test [...]      the whole test suite; what follows goes to pytest
   ./rakkan check           style, types, imports and the house rules
   ./rakkan bench [...]     measures speed on this machine (--help tells more)
@@ -94,6 +95,13 @@ def operator(words: Words) -> int:
     return subprocess.run(argv, env=environment, cwd=CHECKOUT, check=False, **identity).returncode
 
 
+def registry(words: Words) -> int:
+    """An officer's tool: it works with her files, as herself, and needs nothing that runs."""
+    argv = [sys.executable, "-m", "services.operator.registry", *words.arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run(argv, env=environment, cwd=os.environ.get("OLDPWD"), check=False).returncode
+
+
 def check(_words: Words) -> int:
     python = [sys.executable, "-m"]
     steps: Mapping[str, list[str]] = {
@@ -140,6 +148,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": status,
     "logs": logs,
     "operator": operator,
+    "registry": registry,
     "test": test,
     "check": check,
     "bench": bench,

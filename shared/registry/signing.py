@@ -44,18 +44,28 @@ def sign(content: bytes, key: Ed25519PrivateKey, signatures: bytes = b"[]") -> b
 
 def read_registry(content: bytes, signatures: bytes, officers: RegistryOfficers) -> Registry:
     """The registry, once enough officers have signed exactly these bytes. Raises FORBIDDEN or MALFORMED."""
-    if len(content) > BYTES_MAX:
-        raise RakkanError(Code.MALFORMED, f"the registry has more than {BYTES_MAX} bytes")
-    signed_by = {
-        officers.names[one.key_id]
-        for one in _read_signatures(signatures)
-        if one.key_id in officers.keys and _verifies(content, one, officers)
-    }
+    signed_by = signers_of(content, signatures, officers)
     if len(signed_by) < officers.signatures_min:
         raise RakkanError(
             Code.FORBIDDEN,
             f"the registry is signed by {len(signed_by)} of its officers and needs {officers.signatures_min}",
         )
+    return check_registry(content)
+
+
+def signers_of(content: bytes, signatures: bytes, officers: RegistryOfficers) -> frozenset[str]:
+    """The names of the officers who have signed exactly these bytes."""
+    return frozenset(
+        officers.names[one.key_id]
+        for one in _read_signatures(signatures)
+        if one.key_id in officers.keys and _verifies(content, one, officers)
+    )
+
+
+def check_registry(content: bytes) -> Registry:
+    """What the bytes say, whoever signed them. Raises MALFORMED, naming what is wrong."""
+    if len(content) > BYTES_MAX:
+        raise RakkanError(Code.MALFORMED, f"the registry has more than {BYTES_MAX} bytes")
     try:
         return Registry.model_validate_json(content)
     except ValidationError as error:

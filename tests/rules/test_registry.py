@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.errors import Code, RakkanError
 from shared.registry import Registry, RegistrySource
 from shared.registry.signing import read_registry, sign
 from shared.settings import RegistryFiles, SettingsError
 from shared.trust import RegistryOfficers, Trust, key_id_of
-from tests.support.certificates import authority
+from tests.support.certificates import authority, pem
 
 ANN, BEA, STRANGER = (Ed25519PrivateKey.generate() for _ in range(3))
 ANN_TOO = Ed25519PrivateKey.generate()
-PEM = authority("An anchor").certificate.public_bytes(Encoding.PEM).decode()
+PEM = pem(authority("An anchor").certificate)
 TSA = {
     "label": "T",
     "url": "https://tsa.example/",

@@ -62,3 +62,7 @@ def name(text: str) -> x509.Name:
 def authority(text: str, issuer: CA | None = None, *, ca: bool = True, now: datetime = NOW) -> CA:
     key = ec.generate_private_key(ec.SECP256R1())
     return CA(key, issue(issuer, name(text), key, ca=ca, now=now))
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
