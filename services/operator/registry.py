@@ -151,7 +151,11 @@ def _summary(registry: Registry) -> dict[str, Any]:
 def _lines(facts: dict[str, Any]) -> str:
     lines: list[str] = []
     for name, value in facts.items():
-        lines += [f"{name}:", *(f"  {one}" for one in value)] if isinstance(value, list) else [f"{name}: {value}"]
+        lines += (
+            [f"{name}:", *(f"  {one}" for one in value or ["none"])]
+            if isinstance(value, list)
+            else [f"{name}: {value}"]
+        )
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
