@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from services.gateway import pages, settings
+from services.gateway import pages, settings, stamping
 from services.gateway.csc import v1, v2
 from services.gateway.csc.facade import Facade, Limits, Method
 from services.gateway.csc.model import SignHash, Version
@@ -67,6 +67,8 @@ def make_app(
     )
     for facade in FACADES:
         _add_methods(app, facade, entrance, handlers, settings)
+    timestamps = stamping.endpoint_of(stamping.Stamping(handlers, registries, settings.limits), _refused_error)
+    app.add_api_route(stamping.PATH, timestamps, methods=["POST"], **pages.described_timestamps())
     pages.add_pages(app, FACADES, settings)
     return Edge(app, door=settings.http, room="gateway")
 
@@ -176,6 +178,10 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return _refused(request, UNKNOWN_METHOD)
     raise error
+
+
+def _refused_error(request: Request, error: CSCError) -> Response:
+    return _refused(request, error.refusal)
 
 
 def _refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:

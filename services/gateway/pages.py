@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from services.gateway import tsp
 from services.gateway.csc.facade import Facade, Method
 from services.gateway.csc.model import Version
 from services.gateway.info import info_document
@@ -49,6 +50,31 @@ def described_info(facade: Facade, settings: Settings) -> dict[str, Any]:
     nothing = Selection(Registry(version=1))
     document = info_document(facade, settings, nothing, today=date.min)
     return _described("info", "Describe this service", example={}, answer=document, version=facade.version)
+
+
+def described_timestamps() -> dict[str, Any]:
+    """Likewise of the plain RFC 3161 endpoint."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    words = _ERRORS | {403: "Not for your network", 404: "No such service", 413: "Too long", 415: "No TimeStampReq"}
+    refusals = {
+        str(status): {"description": words[status], "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+        for status in (403, 404, 413, 415, 429)
+    }
+    named = {"name": "service", "in": "path", "required": True, "schema": {"type": "string"}, "example": "clock"}
+    return {
+        "summary": "Get a time-stamp by RFC 3161, without a token, from a network that the operator named",
+        "operation_id": "tsa",
+        "tags": ["RFC 3161"],
+        "openapi_extra": {
+            "parameters": [named],
+            "requestBody": {"required": True, "content": {tsp.QUERY: binary}},
+            "responses": {
+                "200": {"description": "A TimeStampResp, which may be a rejection", "content": {tsp.REPLY: binary}},
+                **refusals,
+            },
+        },
+        "response_class": Response,
+    }
 
 
 def _described(
@@ -160,7 +186,7 @@ def _page(facades: Iterable[Facade], settings: Settings) -> str:
         for facade in facades
     )
     sections = "".join(_section(facade, settings) for facade in facades)
-    name = escape(settings.name)
+    name, url = escape(settings.name), escape(settings.public_url)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -180,6 +206,16 @@ body. The machine-readable description is <a href="openapi.json">openapi.json</a
 <pre tabindex="0">curl -u CLIENT:SECRET -d grant_type=client_credentials -d scope=service \\
   {escape(settings.authentication_url)}/oauth2/token</pre>
 {sections}
+<section aria-labelledby="services">
+<h2 id="services">Trust services</h2>
+<p>A <em>virtual service</em> is the same API with other certification and time-stamping authorities behind it. Its
+base is <code>{url}/s/SERVICE</code> instead of <code>{url}</code>; the operator tells you its name. Which authorities
+there are stands in <code>info</code> under <code>extensions</code>, and a time-stamp can name the one it wants.</p>
+<p>Clients of RFC 3161 that know no CSC use the same authorities without a token, from networks the operator named:</p>
+<pre tabindex="0">openssl ts -query -data FILE -sha256 -cert -out query.tsq
+curl {url}/s/SERVICE/tsa -H 'Content-Type: application/timestamp-query' \\
+  --data-binary @query.tsq -o reply.tsr</pre>
+</section>
 </main>
 </body>
 </html>

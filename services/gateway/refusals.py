@@ -179,6 +179,14 @@ UNKNOWN_METHOD = Refusal(HTTPStatus.NOT_FOUND, "invalid_request", "There is no s
 UNKNOWN_SERVICE = Refusal(HTTPStatus.NOT_FOUND, "invalid_request", "There is no such service")
 """Of a base URL `/s/<service>/csc/…` that names none of ours."""
 FOREIGN_SERVICE = Refusal(HTTPStatus.FORBIDDEN, "access_denied", "The client is not allowed to use this service")
+FOREIGN_ADDRESS = Refusal(HTTPStatus.FORBIDDEN, "access_denied", "This service makes no time-stamps for your network")
+NO_QUERY = Refusal(
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "invalid_request",
+    "Send a TimeStampReq as application/timestamp-query",
+)
+LONG_QUERY = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request", "The query is too long")
+"""At the plain RFC 3161 endpoint. What is wrong in a query itself is answered by RFC 3161, with 200."""
 WRONG_VERB = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request", "The method takes HTTP POST with a JSON body")
 
 

@@ -23,6 +23,10 @@ class Limits(Section):
     anonymous_requests_per_s: float = Field(default=50.0, gt=0)
     """Per address without a good token: `info`, and whoever guesses at tokens."""
     anonymous_burst: int = Field(default=100, ge=1)
+    timestamps_per_s: float = Field(default=20.0, gt=0)
+    """Per address at `/s/<service>/tsa` (RFC 3161), over time; `timestamps_burst` at once."""
+    timestamps_burst: int = Field(default=50, ge=1)
+    timestamp_query_bytes_max: int = Field(default=16_384, ge=256)
     callers_max: int = Field(default=10_000, ge=1)
     """How many clients and addresses are remembered at once."""
 

@@ -8,6 +8,7 @@ Secrets never stand in it: a connection names a secret, and the room that needs 
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, Self
 
 from cryptography import x509
@@ -220,6 +221,9 @@ class TimeStampingAuthority(Entry):
     """Of one token, in whatever unit all entries share: the cheapest healthy one is asked first."""
     weight: int = Field(default=1, ge=1, le=1000)
     """Share of the load among those of the same cost."""
+    hedge_percent_max: int = Field(default=0, ge=0, le=20)
+    """Of so many requests in a hundred it may be asked as the second, when the first is later than 19 in 20 of its
+    answers. Such a token may come for nothing, and be paid for: 0, the default, is never."""
     timeout_s: float = Field(default=5.0, gt=0, le=60)
     connect_timeout_s: float = Field(default=2.0, gt=0, le=30)
     answer_bytes_max: int = Field(default=65_536, ge=1024, le=1_048_576)
@@ -267,7 +271,28 @@ class VirtualService(Entry):
     visible_authorities: tuple[Id, ...] = ()
     timestamps: TimestampChoice | None = None
     timestamp_networks: tuple[str, ...] = ()
-    """Networks (CIDR) whose clients may use `/s/<service>/tsa` (RFC 3161 over HTTP); empty: nobody."""
+    """Networks (CIDR) whose clients may use `/s/<service>/tsa` (RFC 3161 over HTTP); empty: nobody.
+
+    They bring no token, so the service must name the one tenant in `tenants` that answers for them.
+    """
+
+    @model_validator(mode="after")
+    def _somebody_answers_for_networks(self) -> Self:
+        _ = self.networks  # a ValueError when one is none
+        if self.timestamp_networks and len(self.tenants or ()) != 1:
+            raise ValueError("timestamp_networks need exactly one tenant in tenants")
+        return self
+
+    @cached_property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(text) for text in self.timestamp_networks)
+
+    @property
+    def stamps_for(self) -> str:
+        """The tenant whose quota and audit trail a query without a token falls under."""
+        if self.tenants is None or len(self.tenants) != 1:
+            raise LookupError("nobody answers for queries without a token")
+        return self.tenants[0]
 
     def serves(self, tenant_id: str) -> bool:
         return self.tenants is None or tenant_id in self.tenants

@@ -297,7 +297,8 @@ def settings_of(limits: Limits | None = None, *, door: Door | None = None) -> Se
         registry=RegistryFiles(file=nowhere, signatures_file=nowhere),
         public_url="https://sign.example",
         authentication_url="https://auth.example",
-        limits=limits or Limits(requests_per_s=100_000, burst=100_000, anonymous_burst=100_000),
+        limits=limits
+        or Limits(requests_per_s=100_000, burst=100_000, anonymous_burst=100_000, timestamps_burst=100_000),
     )
 
 

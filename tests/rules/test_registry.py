@@ -98,6 +98,13 @@ def test_one_changed_byte_ends_every_signature() -> None:
         ),
         ({"services": {"s": {"label": "S", "visible_authorities": ["nine"]}}}, "nine, which is not there"),
         ({"services": {"s": {"label": "S", "timestamps": {"authority": "sundial"}}}}, "sundial"),
+        ({"services": {"s": {"label": "S", "timestamp_networks": ["10.0.0.0/8"]}}}, "exactly one tenant"),
+        (
+            {"services": {"s": {"label": "S", "timestamp_networks": ["10.0.0.0/8"], "tenants": ["a", "b"]}}},
+            "exactly one tenant",
+        ),
+        ({"services": {"s": {"label": "S", "timestamp_networks": ["10.0.0.1/8"], "tenants": ["a"]}}}, "host bits set"),
+        ({"services": {"s": {"label": "S", "timestamp_networks": ["home"], "tenants": ["a"]}}}, "home"),
         ({"defaults": {"timestamps": {"assurance_class": "silver"}}}, "silver"),
         ({"defaults": {"timestamps": {"authority": "clock", "assurance_class": "gold"}}}, "either"),
         ({"defaults": {"clients": {"app": "mall"}}}, "mall"),
