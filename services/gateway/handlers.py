@@ -77,6 +77,7 @@ class Handlers:
                     only_valid=call.only_valid,
                     results_max=call.results_max,
                     page_token=page_token,
+                    authorities=caller.selection.visible_authorities,
                 )
             )
             found += page.credentials
@@ -94,6 +95,7 @@ class Handlers:
             sam.Authorize(
                 secrets=self._sealed(caller, sam.Authorize, call.credential_id, pin=call.pin, otp=call.otp),
                 credential_id=call.credential_id,
+                authorities=caller.selection.visible_authorities,
                 signatures=call.signatures,
                 digests=call.digests,
                 hash=call.hash,
@@ -107,6 +109,7 @@ class Handlers:
             sam.ExtendAuthorization(
                 secrets=self._sealed(caller, sam.ExtendAuthorization, call.credential_id, sad=call.sad),
                 credential_id=call.credential_id,
+                authorities=caller.selection.visible_authorities,
                 digests=call.digests,
                 hash=call.hash,
             )
@@ -119,6 +122,7 @@ class Handlers:
             sam.CheckFactor(
                 secrets=self._sealed(caller, sam.CheckFactor, call.credential_id),
                 credential_id=call.credential_id,
+                authorities=caller.selection.visible_authorities,
                 factor=call.factor,
             )
         )
@@ -129,6 +133,7 @@ class Handlers:
             sam.SignHash(
                 secrets=self._sealed(caller, sam.SignHash, call.credential_id, sad=call.sad),
                 credential_id=call.credential_id,
+                authorities=caller.selection.visible_authorities,
                 digests=call.digests,
                 scheme=call.algorithm.scheme,
                 hash=call.algorithm.hash,
@@ -182,7 +187,9 @@ class Handlers:
     async def _describe(self, caller: Caller, credential_id: str) -> CredentialDescribed:
         return await self._bus.ask(
             sam.DescribeCredential(
-                secrets=self._sealed(caller, sam.DescribeCredential, credential_id), credential_id=credential_id
+                secrets=self._sealed(caller, sam.DescribeCredential, credential_id),
+                credential_id=credential_id,
+                authorities=caller.selection.visible_authorities,
             )
         )
 

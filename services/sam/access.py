@@ -1,6 +1,7 @@
 """Who asks, and by what right: tokens and SADs, opened and checked by the SAM for itself."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -66,21 +67,33 @@ class Access:
         await self.store.check_token(token)
         return secrets, token
 
-    async def credential(self, credential_id: str, token: AccessToken) -> Credential:
-        """The credential the token reaches: its tenant's, its signer's, the one it names. Others look unknown."""
-        credential = _reached(await self.store.credential(credential_id), token)
+    async def credential(
+        self, credential_id: str, token: AccessToken, *, authorities: Sequence[str] | None = None
+    ) -> Credential:
+        """The credential the token reaches: its tenant's, its signer's, the one it names. Others look unknown, and so
+        do those of other CAs than the virtual service shows.
+        """
+        credential = _reached(await self.store.credential(credential_id), token, authorities)
         if token.user_id is not None:
             _check_own(await self.store.signer(credential.signer_id), token)
         return credential
 
-    async def parties(self, sealed: bytes, *, message: str, credential_id: str, now: datetime) -> Parties:
+    async def parties(
+        self,
+        sealed: bytes,
+        *,
+        message: str,
+        credential_id: str,
+        now: datetime,
+        authorities: Sequence[str] | None = None,
+    ) -> Parties:
         """`caller` and `credential`, and the signer, by one question to the database: the way of every signature."""
         secrets, token = self._read(sealed, message=message, subject=credential_id, now=now, of_one_credential=True)
         found = await self.store.parties(token, credential_id)
         if found is None:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         credential, signer = found
-        _reached(credential, token)
+        _reached(credential, token, authorities)
         _check_own(signer, token)
         return Parties(secrets, token, credential, signer)
 
@@ -121,10 +134,12 @@ class Access:
         return secrets, token
 
 
-def _reached(credential: Credential | None, token: AccessToken) -> Credential:
+def _reached(credential: Credential | None, token: AccessToken, authorities: Sequence[str] | None) -> Credential:
     """The credential, when it is of the token's tenant and the one that a token of scope `credential` names."""
     if credential is None or credential.tenant_id != token.tenant_id:
         raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+    if authorities is not None and credential.authority not in authorities:
+        raise RakkanError(Code.CREDENTIAL_UNKNOWN, "of a CA that this service does not show")
     if token.scope == _CREDENTIAL and token.credential_id != credential.credential_id:
         raise RakkanError(Code.CREDENTIAL_UNKNOWN)
     return credential

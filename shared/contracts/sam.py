@@ -10,6 +10,12 @@ from shared.contracts.base import Digests, Done, Identifier, Job, Name, Part, Re
 
 # --- for the gateway -------------------------------------------------------------------------------------------------
 
+Visible = Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=64)] | None
+"""CAs of a virtual service: a credential of any other looks unknown. None: of every CA.
+
+No protection, since the caller chooses its service; what a client may do stands in its token.
+"""
+
 
 class CredentialFacts(Part):
     """Everything a `credentials/info` answer is made of."""
@@ -52,6 +58,7 @@ class ListCredentials(Request[CredentialPage]):
     only_valid: bool = False
     results_max: int = Field(default=100, ge=1, le=100)
     page_token: str | None = Field(default=None, max_length=255)
+    authorities: Visible = None
 
 
 class CredentialDescribed(Reply):
@@ -66,6 +73,7 @@ class DescribeCredential(Request[CredentialDescribed]):
 
     secrets: Sealed
     credential_id: str = Field(max_length=255)
+    authorities: Visible = None
 
 
 class Authorized(Reply):
@@ -87,6 +95,7 @@ class Authorize(Request[Authorized]):
     secrets: Sealed
     """access_token, pin, otp"""
     credential_id: str = Field(max_length=255)
+    authorities: Visible = None
     signatures: int
     digests: Digests | None = None
     hash: Hash | None = None
@@ -106,6 +115,7 @@ class ExtendAuthorization(Request[Authorized]):
     secrets: Sealed
     """access_token, sad"""
     credential_id: str = Field(max_length=255)
+    authorities: Visible = None
     digests: Digests | None = None
     hash: Hash | None = None
 
@@ -121,6 +131,7 @@ class CheckFactor(Request[Done]):
 
     secrets: Sealed
     credential_id: str = Field(max_length=255)
+    authorities: Visible = None
     factor: str = Field(max_length=64)
     """`PIN` or `OTP`, as in the auth objects."""
 
@@ -145,6 +156,7 @@ class SignHash(Request[Signed]):
     secrets: Sealed
     """access_token, sad"""
     credential_id: str = Field(max_length=255)
+    authorities: Visible = None
     digests: Digests
     scheme: Scheme
     hash: Hash

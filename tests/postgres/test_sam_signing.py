@@ -236,6 +236,29 @@ async def test_another_tenants_credential_looks_unknown(
     assert await code_of(describing) is Code.CREDENTIAL_UNKNOWN
 
 
+async def test_a_credential_of_a_ca_that_the_virtual_service_does_not_show_looks_unknown(
+    sam: SAMUnderTest, party: Party, credential: Credential
+) -> None:
+    red = await sam.add_credential(party.signer_id, authority="red")
+    sad, redder = await party.sad(credential), await party.sad(red)
+    blue = {"authorities": ("blue", "local")}
+    assert await code_of(party.authorize(red, **blue)) is Code.CREDENTIAL_UNKNOWN
+    assert await code_of(party.sign(red, redder, **blue)) is Code.CREDENTIAL_UNKNOWN
+    assert await code_of(party.extend(red, redder, **blue)) is Code.CREDENTIAL_UNKNOWN
+    checking = CheckFactor(
+        secrets=sam.sealed(CheckFactor, red.credential_id), credential_id=red.credential_id, factor="PIN", **blue
+    )
+    assert await code_of(sam.signing.check_factor(checking)) is Code.CREDENTIAL_UNKNOWN
+    describing = DescribeCredential(
+        secrets=sam.sealed(DescribeCredential, red.credential_id), credential_id=red.credential_id, **blue
+    )
+    assert await code_of(sam.reading.describe_credential(describing)) is Code.CREDENTIAL_UNKNOWN
+    listing = ListCredentials(secrets=sam.sealed(ListCredentials, ""), user_id=party.user_id, **blue)
+    listed = await sam.reading.list_credentials(listing)
+    assert [facts.credential_id for facts in listed.credentials] == [credential.credential_id]
+    assert (await party.sign(credential, sad, **blue)).values
+
+
 async def test_tokens_that_do_not_hold_are_refused(sam: SAMUnderTest, party: Party, credential: Credential) -> None:
     past = sam.clock.now() - timedelta(hours=2)
     expired = sam.access_token(issued_at=past, expires_at=past + timedelta(hours=1))

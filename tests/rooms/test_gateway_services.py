@@ -10,7 +10,7 @@ from services.gateway.extension import URI
 from services.gateway.settings import Limits
 from shared.contracts import tsa_connector
 from shared.errors import Code, RakkanError
-from tests.rooms.gateway_fakes import HASH, SHA256, World, b64, opened
+from tests.rooms.gateway_fakes import ECDSA_SHA256, HASH, SHA256, World, b64, opened
 from tests.support.trust_services import registry_of
 
 STAMP = {"hash": b64(HASH), "hashAlgo": SHA256}
@@ -185,6 +185,32 @@ async def test_without_the_extension_nothing_new_is_seen(world: World, version: 
         answer = await world.call(f"{version}/signatures/timestamp", STAMP | {name: value})
         assert (answer.status_code, answer.json()["error_description"]) == (400, f"Invalid parameter {name}")
     assert world.rooms.asked == []
+
+
+CALLS = {
+    "credentials/list": {"userID": "hanako"},
+    "credentials/info": {"credentialID": "demo"},
+    "credentials/authorize": {"credentialID": "demo", "numSignatures": 1, "PIN": "1234"},
+    "credentials/extendTransaction": {"credentialID": "demo", "SAD": "sad-0"},
+    "credentials/sendOTP": {"credentialID": "demo"},
+    "signatures/signHash": {
+        "credentialID": "demo",
+        "SAD": "sad-0",
+        "hash": [b64(HASH)],
+        "signAlgo": ECDSA_SHA256,
+    },
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("method", CALLS)
+async def test_the_sam_is_told_which_cas_a_service_shows(world: World, version: str, method: str) -> None:
+    for service, visible in (("", None), ("shop", ("blue",)), ("both", ("blue", "red")), ("classy", None)):
+        world.rooms.asked.clear()
+        answer = await world.call(f"{version}/{method}", CALLS[method], service=service)
+        assert answer.status_code in (200, 204), answer.text
+        (asked,) = world.rooms.asked
+        assert asked.authorities == visible  # type: ignore[attr-defined]  # every question about credentials has it
 
 
 def tsas(info: Any) -> list[str]:

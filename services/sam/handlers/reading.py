@@ -62,7 +62,9 @@ class ReadingHandlers:
             raise RakkanError(Code.PAGE_TOKEN_INVALID)
         rows = await self.store.credentials_of(signer.signer_id, after=after, limit=request.results_max + 1)
         page, more = rows[: request.results_max], len(rows) > request.results_max
-        shown = [facts_of(row, now=now) for row in page if row.state in _SHOWN]
+        visible = request.authorities
+        seen = [row for row in page if row.state in _SHOWN and (visible is None or row.authority in visible)]
+        shown = [facts_of(row, now=now) for row in seen]
         if request.only_valid:
             shown = [facts for facts in shown if facts.enabled]
         return CredentialPage(credentials=tuple(shown), next_page_token=page[-1].credential_id if more else None)
@@ -72,7 +74,7 @@ class ReadingHandlers:
         _, token = await self.access.caller(
             request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
         )
-        credential = await self.access.credential(request.credential_id, token)
+        credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         if credential.state not in _SHOWN:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         return CredentialDescribed(credential=facts_of(credential, now=now))

@@ -84,7 +84,7 @@ class SigningHandlers:
     async def check_factor(self, request: CheckFactor) -> Done:
         """Say whether a factor of the credential can be asked for; TOTP needs nothing sent."""
         _, token = await self._caller(request, request.secrets, request.credential_id)
-        credential = await self.access.credential(request.credential_id, token)
+        credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         signer = await self.store.signer(credential.signer_id)
         known = _factors(credential)
         if request.factor not in known:
@@ -99,7 +99,7 @@ class SigningHandlers:
         """Verify the signer's factors, and only then write down what they authorize."""
         now = self.now()
         secrets, token = await self._caller(request, request.secrets, request.credential_id)
-        credential = await self.access.credential(request.credential_id, token)
+        credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         authorizations.check_by_factors(credential)
         authorizations.check_usable(credential, now=now)
         authorizations.check_wish(
@@ -120,7 +120,7 @@ class SigningHandlers:
         """Carry what is left of an authorization over to a new SAD; the old one ends."""
         now = self.now()
         secrets, token = await self._caller(request, request.secrets, request.credential_id)
-        credential = await self.access.credential(request.credential_id, token)
+        credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         authorizations.check_by_factors(credential)
         authorizations.check_usable(credential, now=now)
         async with self.store.transaction() as connection:
@@ -155,7 +155,11 @@ class SigningHandlers:
         """Spend the authorization, write down the activation, and only then let the key be used."""
         now = self.now()
         parties = await self.access.parties(
-            request.secrets, message=request.TYPE, credential_id=request.credential_id, now=now
+            request.secrets,
+            message=request.TYPE,
+            credential_id=request.credential_id,
+            now=now,
+            authorities=request.authorities,
         )
         credential = parties.credential
         presented = await self.access.presented(parties.secrets, parties.token, request.credential_id, now=now)
