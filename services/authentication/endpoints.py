@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from services.authentication.oauth import Call, Refusal, read_client, read_form
 from services.authentication.requests import Requests
 from services.authentication.revoking import Revocations
+from services.authentication.throttle import site_of
 from services.authentication.tokens import Tokens
 from shared.errors import RETRYABLE, RakkanError
 from shared.proxies import certificate_of
@@ -131,7 +132,7 @@ def _base(request: Request, oauth: OAuth) -> str:
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    return site_of(request.client.host) if request.client else ""
 
 
 def _form(*names: str) -> dict[str, Any]:

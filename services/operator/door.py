@@ -10,13 +10,14 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import SecretStr, ValidationError
 
-from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal, read_file, read_pin
+from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal, read_certificate, read_file, read_pin
 from services.operator.words import Words
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.contracts.approval import IssueTicket, ReadOverview, RemoveAuthenticator
 from shared.contracts.authentication import (
     AddClient,
     AddTenant,
+    ClientMethod,
     ClientRow,
     ListAccounts,
     SuspendClient,
@@ -72,15 +73,25 @@ def collect(words: Words, terminal: Terminal) -> Inputs:
         pin = terminal.ask_new_pin()
     if getattr(words, "jwks_file", None):
         jwks = read_file(words.jwks_file)
+    elif getattr(words, "certificate_file", None):
+        jwks = read_certificate(words.certificate_file)
     comes = (
         words.command == "ticket"
-        or (words.command == "add-client" and jwks is None)
+        or (words.command == "add-client" and jwks is None and words.certificate_name is None)
         or (words.command == "add-signer" and words.totp)
     )
     wanted = getattr(words, "secret_file", None)
     if comes and not wanted and not words.show_secret:
         raise NotUnderstoodError("a secret will be made, once: say where to, by --secret-file or --show-secret")
     return Inputs(pin=pin, jwks=jwks, secret_file=SecretFile(wanted) if comes and wanted else None)
+
+
+def _method(words: Words) -> ClientMethod:
+    if words.jwks_file:
+        return "private_key_jwt"
+    if words.certificate_file:
+        return "self_signed_tls_client_auth"
+    return "tls_client_auth" if words.certificate_name else "client_secret"
 
 
 def _confirm(words: Words, terminal: Terminal) -> None:
@@ -136,8 +147,9 @@ class Door:
             tenant_id=words.tenant,
             client_id=words.client,
             name=words.name,
-            method="private_key_jwt" if inputs.jwks else "client_secret",
+            method=_method(words),
             jwks=inputs.jwks,
+            certificate_name=words.certificate_name,
             profile=words.profile,
             redirect_uris=tuple(words.redirect_uri),
             flags=tuple(words.flag),

@@ -1,5 +1,6 @@
 """The operator's terminal and files: what is asked, shown and kept. Knows no command and no bus."""
 
+import base64
 import contextlib
 import getpass
 import json
@@ -8,6 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 
 class NotUnderstoodError(Exception):
@@ -62,6 +69,26 @@ def read_file(file: str) -> str:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as trouble:
         raise NotUnderstoodError(f"{file} cannot be read: {trouble}") from None
+
+
+def read_certificate(file: str) -> str:
+    """The certificates of a PEM file as a JWK Set of their keys, each with its certificate (RFC 8705 2.2.2)."""
+    text = read_file(file)
+    try:
+        keys = [_jwk(certificate) for certificate in x509.load_pem_x509_certificates(text.encode())]
+    except (ValueError, JoseError):
+        raise NotUnderstoodError(f"{file} holds no certificate in PEM") from None
+    return json.dumps({"keys": keys})
+
+
+def _jwk(certificate: x509.Certificate) -> dict[str, Any]:
+    key = certificate.public_key()
+    kind = (
+        RSAKey if isinstance(key, rsa.RSAPublicKey) else ECKey if isinstance(key, ec.EllipticCurvePublicKey) else OKPKey
+    )
+    der = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return {**kind.import_key(pem).as_dict(private=False), "x5c": [der]}
 
 
 class SecretFile:

@@ -67,8 +67,19 @@ def _tenants_and_clients(commands: "argparse._SubParsersAction[_Command]") -> No
     client.add_argument("client")
     client.add_argument("--tenant", required=True)
     client.add_argument("--name", required=True)
-    client.add_argument(
+    proof = client.add_mutually_exclusive_group()
+    proof.add_argument(
         "--jwks-file", help="the program's public keys (a JWK Set): it then has no secret (private_key_jwt)"
+    )
+    proof.add_argument(
+        "--certificate-file",
+        help="the program's own client certificate in PEM: it then has no secret (self_signed_tls_client_auth)",
+    )
+    proof.add_argument(
+        "--certificate-name",
+        metavar="NAME",
+        help="whom an authority issued its client certificate to, as dns:…, dn:CN=…, uri:…, ip:… or email:… "
+        "(tls_client_auth)",
     )
     client.add_argument(
         "--redirect-uri",
@@ -81,7 +92,7 @@ def _tenants_and_clients(commands: "argparse._SubParsersAction[_Command]") -> No
         "--profile",
         choices=get_args(ClientProfile),
         default="csc-compat",
-        help="hardened: FAPI 2.0, so pushed requests, private_key_jwt and bound tokens only",
+        help="hardened: FAPI 2.0, so pushed requests, no secret, and bound tokens only",
     )
     client.add_argument(
         "--flag",

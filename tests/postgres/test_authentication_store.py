@@ -112,6 +112,30 @@ async def test_what_was_added_is_found(store: Store) -> None:
     json.loads(accounts.model_dump_json())
 
 
+async def test_a_client_has_what_it_proves_itself_by_and_nothing_else(store: Store) -> None:
+    issued = _client("issued").model_copy(update={"method": "tls_client_auth", "certificate_name": "dns:a.example"})
+    own = _client("own").model_copy(update={"method": "self_signed_tls_client_auth", "jwks": "{}"})
+    async with store.change() as change:
+        for client in (issued, own):
+            await change.add_client(client.model_copy(update={"profile": "hardened"}), secret_hash=None)
+    found = await store.client("issued")
+    assert found is not None
+    assert (found.method, found.certificate_name) == ("tls_client_auth", "dns:a.example")
+    for changed, secret_hash in (
+        ({"method": "tls_client_auth"}, None),
+        ({"method": "tls_client_auth", "certificate_name": "dns:x", "jwks": "{}"}, None),
+        ({"method": "tls_client_auth", "certificate_name": "dns:x"}, bytes(32)),
+        ({"method": "self_signed_tls_client_auth"}, None),
+        ({"method": "self_signed_tls_client_auth", "jwks": "{}", "certificate_name": "dns:x"}, None),
+        ({"certificate_name": "dns:x"}, bytes(32)),
+        ({"profile": "hardened"}, bytes(32)),
+        ({"method": "none"}, None),
+    ):
+        with pytest.raises(asyncpg.CheckViolationError):
+            async with store.change() as change:
+                await change.add_client(_client("wrong").model_copy(update=changed), secret_hash=secret_hash)
+
+
 async def test_names_collide_in_plain_words(store: Store) -> None:
     for client, code in ((_client("one"), Code.CONFLICT), (_client("new", "nobody"), Code.NOT_FOUND)):
         with pytest.raises(RakkanError) as refusal:

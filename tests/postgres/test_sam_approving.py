@@ -690,6 +690,7 @@ async def test_a_token_in_the_place_of_the_sad_signs_beside_a_service_token(
         (service, person.token(credential, authorization_id, client="rival"), Code.SAD_INVALID),
         (service, person.token(credential, authorization_id, tenant="rival"), Code.SAD_INVALID),
         (service, person.token(credential, authorization_id, key_thumbprint="k"), Code.SAD_INVALID),
+        (service, person.token(credential, authorization_id, certificate_thumbprint="c"), Code.SAD_INVALID),
         (service, person.token(other, authorization_id), Code.SAD_INVALID),
         (service, service, Code.SAD_INVALID),
         (service, person.token(credential, authorization_id)[:-4] + "AAAA", Code.SAD_INVALID),
@@ -702,9 +703,9 @@ async def test_a_token_in_the_place_of_the_sad_signs_beside_a_service_token(
         assert await code_of(sign(sam, credential, token, sad=sad)) is code
     sad = person.token(credential, authorization_id)
     assert (await sign(sam, credential, service, sad=sad)).values
-    bound = sam.access_token(key_thumbprint="k")
-    again = person.token(credential, await person.approved(credential), key_thumbprint="k")
-    assert (await sign(sam, credential, bound, sad=again)).values
+    for binding in ({"key_thumbprint": "k"}, {"certificate_thumbprint": "c"}):
+        again = person.token(credential, await person.approved(credential), **binding)
+        assert (await sign(sam, credential, sam.access_token(**binding), sad=again)).values
 
 
 async def test_a_revoked_token_signs_nothing_in_either_place(

@@ -12,6 +12,8 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from services.authentication.certificates import check_own
+from services.authentication.registration import check_registration
 from services.operator.__main__ import DONE, NOT_UNDERSTOOD, REFUSED, main
 from services.operator.door import Door, collect
 from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal
@@ -55,6 +57,8 @@ from shared.messaging import operation
 from shared.messaging.topology import OPERATOR, ROUTES
 from shared.sealing import Secrets, seal, unseal
 from shared.trust import Trust
+from tests.support.authentication import START
+from tests.support.client_certificates import hold
 
 SECRET = "rks_a-secret-made-by-authentication"
 TOTP = "JBSWY3DPEHPK3PXP"
@@ -253,6 +257,22 @@ async def test_a_client_with_keys_needs_no_place_for_a_secret(desk: Desk, tmp_pa
     [asked] = desk.rooms.asked
     assert isinstance(asked, AddClient)
     assert (asked.method, asked.jwks) == ("private_key_jwt", '{"keys": []}')
+
+
+async def test_a_client_with_a_certificate_needs_none_either(desk: Desk, tmp_path: Path) -> None:
+    held = hold()
+    certificate, key = held.write(tmp_path, "client")
+    await desk.say(*CLIENT, "--certificate-file", str(certificate))
+    await desk.say(*CLIENT, "--certificate-name", "dns:erp.example")
+    own, issued = desk.rooms.asked
+    assert isinstance(own, AddClient)
+    assert isinstance(issued, AddClient)
+    assert (own.method, own.certificate_name) == ("self_signed_tls_client_auth", None)
+    check_own(held.shown(), own.jwks or "", now=START)
+    check_registration(own)
+    assert (issued.method, issued.certificate_name, issued.jwks) == ("tls_client_auth", "dns:erp.example", None)
+    with pytest.raises(NotUnderstoodError, match="no certificate in PEM"):
+        await desk.say(*CLIENT, "--certificate-file", str(key))
 
 
 async def test_a_pin_travels_sealed_to_the_sam_for_one_signer(

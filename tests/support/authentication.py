@@ -290,6 +290,12 @@ class World:
     operator_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
     attempts_max: int = 10
     signature_qualifiers: tuple[str, ...] = ()
+    changed: dict[str, Any] = field(default_factory=dict)
+    """Settings that are not the usual ones."""
+
+    @property
+    def settings(self) -> Settings:
+        return settings(self.attempts_max, self.signature_qualifiers).model_copy(update=self.changed)
 
     @property
     def trust(self) -> Trust:
@@ -297,17 +303,17 @@ class World:
         sealing = {"operator": self.operator_key.public_key(), "authentication": self.sealing_key.public_key()}
         return Trust(epoch=1, verifying={("authentication", Purpose.TOKENS): tokens}, sealing=sealing)
 
-    def client(self, *, key: SigningKey | None = None) -> httpx.AsyncClient:
-        """A partner's view of the endpoints, with tokens signed by `key` (the new one)."""
+    def client(self, *, key: SigningKey | None = None, address: str = "127.0.0.1") -> httpx.AsyncClient:
+        """A partner's view of the endpoints from an address, with tokens signed by `key` (the new one)."""
         app = make_app(
             self.store,
             self.sam,
             self.trust,
             key or self.new_key,
-            settings(self.attempts_max, self.signature_qualifiers),
+            self.settings,
             now=self.clock.now,
         )
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ISSUER)
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url=ISSUER)
 
     @property
     def oauth(self) -> OAuth:
@@ -317,7 +323,7 @@ class World:
             self.sam,
             self.trust,
             self.new_key,
-            settings(self.attempts_max, self.signature_qualifiers),
+            self.settings,
             now=self.clock.now,
         )
 

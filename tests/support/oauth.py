@@ -67,12 +67,12 @@ ADDED = (
 )
 
 
-async def add_clients(store: Any) -> None:
-    """The tenant and the clients above, in a real store or a fake one."""
+async def add_clients(store: Any, *more: AddClient) -> None:
+    """The tenant and the clients above, and more of them, in a real store or a fake one."""
     with asked_by_operator():
         async with store.change() as change:
             await change.add_tenant("acme", "Acme")
-            for client in ADDED:
+            for client in (*ADDED, *more):
                 has_secret = client.method == "client_secret"
                 await change.add_client(
                     client,

@@ -9,5 +9,5 @@ alter table clients
         check (method in ('client_secret', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth')),
     add constraint clients_keys_check
         check ((method in ('private_key_jwt', 'self_signed_tls_client_auth')) = (jwks is not null)),
-    add constraint clients_certificate_name_check check ((method = 'tls_client_auth') = (certificate_name is not null)),
+    add constraint clients_certificate_check check ((method = 'tls_client_auth') = (certificate_name is not null)),
     add constraint clients_hardened_check check (profile <> 'hardened' or (method <> 'client_secret' and flags = '{}'));
