@@ -16,13 +16,15 @@ from services.gateway.csc.facade import Facade, Limits, Method
 from services.gateway.csc.parameters import read_body
 from services.gateway.handlers import Caller, Handlers
 from services.gateway.refusals import CSCError, refusal_of
+from services.gateway.selection import Selection
 from shared.contracts.base import Message
 from shared.errors import Code, RakkanError
+from shared.registry import Registry
 from shared.tokens import AccessToken
 from shared.trust import Trust
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CALLER = Caller("token", AccessToken("j", "i", "acme", "t1", "service", _NOW, _NOW))
+CALLER = Caller("token", AccessToken("j", "i", "acme", "t1", "service", _NOW, _NOW), Selection(Registry(version=1)))
 METHODS = [(facade, method) for facade in (v1.FACADE, v2.FACADE) for method in facade.methods]
 IDS = [f"{facade.version} {method.name}" for facade, method in METHODS]
 KEY = X25519PrivateKey.generate()
@@ -67,7 +69,7 @@ def test_any_members_become_a_message_or_a_refusal(facade: Facade, method: Metho
     handlers = Handlers(bus, trust=TRUST, sealing_key=KEY)
     code = None
     try:
-        call = method.read(read_body(body), Limits(hashes_max=250))
+        call = method.read(read_body(body), Limits(hashes_max=250, extension=True))
         asyncio.run(_act(handlers, call))
     except CSCError as error:
         refusal = error.refusal
@@ -86,4 +88,4 @@ async def _act(handlers: Handlers, call: Any) -> None:
 @pytest.mark.parametrize(("facade", "method"), METHODS, ids=IDS)
 def test_every_example_on_the_page_of_methods_is_good(facade: Facade, method: Method) -> None:
     assert facade.version in ("v1", "v2")
-    method.read(read_body(json.dumps(method.example).encode()), Limits(hashes_max=250))
+    method.read(read_body(json.dumps(method.example).encode()), Limits(hashes_max=250, extension=True))
