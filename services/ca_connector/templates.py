@@ -28,6 +28,7 @@ _ATTRIBUTES = {
 ORDER_NAMES = frozenset(
     {"order_id", "profile", "csr_pem", "csr_base64", "subject", "subject_dn", "validity_days", "validity_seconds"}
     | {"not_before_epoch", "not_after", "not_after_epoch", *_ATTRIBUTES}
+    | {"key_usages", "extended_key_usages", "policies"}
 )
 REVOCATION_NAMES = frozenset(
     {"certificate_pem", "serial_hex", "serial_hex_upper", "serial_decimal", "issuer_dn"}
@@ -85,6 +86,9 @@ def values_of(order: Order, profile: CertificateProfile, *, now: datetime) -> di
         "csr_base64": base64.b64encode(order.csr).decode(),
         "subject": [{"oid": one.oid.dotted_string, "value": one.value} for one in request.subject],
         "subject_dn": request.subject.rfc4514_string(),
+        "key_usages": list(profile.key_usages),
+        "extended_key_usages": list(profile.extended_key_usages),
+        "policies": list(profile.policies),
         "validity_days": profile.validity_days_max,
         "validity_seconds": int(validity.total_seconds()),
         "not_before_epoch": int(now.timestamp()),
