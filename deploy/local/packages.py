@@ -47,8 +47,15 @@ FOR_TESTS: Mapping[str, Callable[[], object]] = {
     **NEEDED,
     **FOR_APPROVALS,
     "npm": lambda: shutil.which("npm"),
+    "default-jdk-headless": lambda: shutil.which("javac"),
+    "libbcpkix-java": lambda: Path("/usr/share/java/bcpkix.jar").exists(),
+    "pebble": lambda: shutil.which("pebble"),
+    "strongswan-pki": lambda: shutil.which("pki"),
+    "libstrongswan-standard-plugins": lambda: Path("/usr/lib/ipsec/plugins/libstrongswan-openssl.so").exists(),
+    "libstrongswan-extra-plugins": lambda: Path("/usr/lib/ipsec/plugins/libstrongswan-curl.so").exists(),
 }
-"""Tests also let a client written in JavaScript go the whole way."""
+"""Tests also let a client written in JavaScript go the whole way, and speak with certification authorities that others
+wrote: CMP with Bouncy Castle (Java), ACME with pebble. strongSwan's EST client judges our own stand-in for a server."""
 
 
 def missing_for_approvals() -> tuple[str, ...]:
