@@ -62,17 +62,21 @@ class LocalTSA:
     anchors_file: Path
 
 
-def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA]) -> dict[str, Any]:
-    """One CA and two TSAs: what a newcomer's stack has."""
+def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA], ca_url: str | None = None) -> dict[str, Any]:
+    """One CA and two TSAs: what a newcomer's stack has. `ca_url` is where the CA publishes its CRL."""
     return {
         "certification_authorities": {
             "local": {
                 "label": "Rakkan local CA",
                 "protocol": "local",
+                "connection": local_connection(ca_url) if ca_url else {},
                 "anchors": [ca_anchor.read_text()],
+                # In the same room: what takes longer will not come.
+                "timeout_s": 5,
                 "profiles": {
                     "signing": {
                         "label": "Document signing",
+                        "validity_days_max": 365,
                         "policies": ["2.999.3647.1"],
                         "key_algorithms": ["p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096", "ed25519"],
                     }
@@ -83,6 +87,11 @@ def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA]) -> dict[str, An
         "time_stamping_authorities": {tsa.name: _tsa(tsa, cost=cost) for cost, tsa in enumerate(tsas, start=1)},
         "defaults": {"certification_authority": "local", "timestamps": {"assurance_class": CLASS}},
     }
+
+
+def local_connection(ca_url: str) -> dict[str, str]:
+    """Of the CA `local`, whose room publishes at this address."""
+    return {"crl_url": f"{ca_url}/crl/local.crl", "issuer_url": f"{ca_url}/ca/local.cer"}
 
 
 def _tsa(tsa: LocalTSA, *, cost: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from deploy.local.home import CHECKOUT
 from deploy.local.keys import Keys
 from deploy.local.ports import Ports
 from deploy.local.program import Program, StackError
-from deploy.local.registry import TSAS, LocalRegistry, LocalTSA, local_registry
+from deploy.local.registry import TSAS, LocalRegistry, LocalTSA, local_connection, local_registry
 from deploy.local.softhsm import LABELS, SoftHSM, find_module
 from shared.messaging.topology import OPERATOR, ROOMS
 from shared.trust import Purpose
@@ -164,7 +164,17 @@ class Rooms:
     def write_registry(self) -> None:
         """After the TSAs started and the CA's ceremony was held: all have made their anchors by then."""
         tsas = [LocalTSA(name, label, self.tsa_url(name), self.anchors_file_of(name)) for name, label in TSAS.items()]
-        self.registry.write(local_registry(ca_anchor=self.anchors_file, tsas=tsas))
+        ca_url = self.health_url("ca_connector")
+        self.registry.write(local_registry(ca_anchor=self.anchors_file, tsas=tsas, ca_url=ca_url))
+
+    def _publish_ca_address(self) -> None:
+        """In the registry, whose CA `local` publishes on a port that may have changed."""
+        registry = self.registry.read()
+        registry.pop("version", None)
+        if "local" in registry.get("certification_authorities", {}):
+            ca = registry["certification_authorities"]["local"]
+            ca["connection"] = local_connection(self.health_url("ca_connector"))
+            self.registry.write(registry)
 
     def start(self, room: str) -> None:
         """Start it; `wait_ready` tells when it works."""
@@ -173,6 +183,8 @@ class Rooms:
             return
         ports = [f"{room} health", f"{room} http"] if room in DOORS else [f"{room} health"]
         self._ports.renew(ports)
+        if room == "ca_connector":
+            self._publish_ca_address()
         argv = [sys.executable, "-m", f"services.{room}"]
         program.start(argv, self.environment(room), folder=CHECKOUT)
 
@@ -248,18 +260,10 @@ class Rooms:
         }
 
     def _ca_connector_settings(self) -> dict[str, str]:
-        side = self.health_url("ca_connector")
-        return {
-            "RAKKAN_LOCAL__CERTIFICATE_FILE": str(self.anchors_file),
-            "RAKKAN_LOCAL__CRL_URL": f"{side}/crl/local.crl",
-            "RAKKAN_LOCAL__ISSUER_URL": f"{side}/ca/local.cer",
-        }
+        return self.registry.settings("ca_connector")
 
     def _tsa_connector_settings(self) -> dict[str, str]:
-        return {
-            "RAKKAN_TSA__URL": self.tsa_url("local"),
-            "RAKKAN_TSA__ANCHORS_FILE": str(self.tsa_anchors_file),
-        }
+        return self.registry.settings("tsa_connector")
 
     def _token_environment(self, room: str) -> dict[str, str]:
         module = find_module()

@@ -14,12 +14,12 @@ SECRETS = "/var/run/rakkan/secrets"
 """Where a container finds the files of its room, and no other's."""
 TRUST = "/var/run/rakkan/trust"
 """The trust bundle, the registry and the CAs' anchors: public, the same in every container."""
-REGISTRY = ("gateway",)
+REGISTRY = ("gateway", "ca_connector", "tsa_connector")
 """Who works by the registry of trust services."""
 TOKENS = ("svg", "sam", "ca_connector")
 DOORS = ("gateway", "authentication")
-OUTWARD = ("tsa_connector",)
-"""Who calls servers outside. The CA connector will when it serves outside CAs."""
+OUTWARD = ("ca_connector", "tsa_connector")
+"""Who calls servers outside."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Room:
         if self.name in REGISTRY:
             environment["RAKKAN_REGISTRY__FILE"] = f"{TRUST}/registry.json"
             environment["RAKKAN_REGISTRY__SIGNATURES_FILE"] = f"{TRUST}/registry.json.sig"
+            if self.calls_outside:
+                environment["RAKKAN_REGISTRY__SECRETS_FOLDER"] = f"{SECRETS}/registry"
         own = {
             "authentication": {"RAKKAN_TOKENS_KEY_FILE": f"{SECRETS}/{Purpose.TOKENS}.pem"},
             "sam": {
                 "RAKKAN_ACTIVATIONS_KEY_FILE": f"{SECRETS}/{Purpose.ACTIVATIONS}.pem",
                 "RAKKAN_AUTHORITIES_FILE": f"{TRUST}/authorities.json",
             },
-            "ca_connector": {"RAKKAN_LOCAL__CERTIFICATE_FILE": f"{TRUST}/local-ca.pem"},
-            "tsa_connector": {"RAKKAN_TSA__ANCHORS_FILE": f"{TRUST}/tsa-anchors.pem"},
         }
         return environment | own.get(self.name, {})
 

@@ -4,20 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from cryptography import x509
-
-from services.ca_connector.authorities.local import NAME, LocalAuthority
+from services.ca_connector.authorities import Surroundings
 from services.ca_connector.handlers import Handlers
-from services.ca_connector.profile import Profile
+from services.ca_connector.metrics import Metrics
+from services.ca_connector.publishing import Publishing
+from services.ca_connector.queues import Queues
 from services.ca_connector.settings import Settings
 from services.ca_connector.store import Store
+from services.ca_connector.store_lists import ListStore
+from services.ca_connector.store_queues import QueueStore
 from services.ca_connector.sweeping import Sweep
 from services.ca_connector.token import CAKey
 from shared import runtime
 from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate, RevokeCertificate
 from shared.hsm import Token
 from shared.messaging import bus
+from shared.registry import RegistrySource
 
 
 def now() -> datetime:
@@ -29,26 +33,34 @@ def now() -> datetime:
 async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
     settings = room.settings
     store = Store(room.pool, room.audit)
+    lists = ListStore(room.pool, room.audit)
+    metrics = Metrics(room.registry)
+    registry = RegistrySource(settings.registry, room.trust)
     async with Token.open(settings.hsm) as token:
-        local = LocalAuthority(
-            certificate=x509.load_pem_x509_certificate(settings.local.certificate_file.read_bytes()),
-            key=await CAKey.find(token),
-            profile=Profile(
-                validity=timedelta(days=settings.local.validity_days),
-                policies=settings.local.policies,
-                crl_url=settings.local.crl_url,
-                issuer_url=settings.local.issuer_url,
-            ),
-            lists=store,
-            crl_lifetime=timedelta(hours=settings.local.crl_hours),
+        is_local = any(ca.protocol == "local" for ca in registry.current.certification_authorities.values())
+        ca_key = await CAKey.find(token) if is_local else None
+        queues = Queues(
+            orders=store,
+            store=QueueStore(room.pool),
+            metrics=metrics,
+            surroundings=partial(Surroundings, secrets=registry, now=now, lists=lists, ca_key=ca_key),
+            every_s=settings.watch.every_s,
+            settle_s=settings.watch.settle_s,
             now=now,
         )
-        local.check_key()
-        stuck = timedelta(seconds=settings.watch.stuck_s)
-        # Shorter than `stuck`: nobody takes up an order while another still waits for its authority.
-        answer_s = settings.watch.stuck_s * 0.75
-        handlers = Handlers(store=store, authorities={NAME: local}, answer_timeout_s=answer_s, now=now)
-        sweep = Sweep(store=store, steps=handlers, renew_crl=local.renew_crl, stuck=stuck, now=now)
+        await queues.use(registry.current)
+        registry.listen(queues.use)
+        handlers = Handlers(store=store, queues=queues, now=now)
+        publishing = Publishing(queues, room.health)
+        await publishing.use(registry.current)
+        registry.listen(publishing.use)
+        sweep = Sweep(
+            store=store,
+            authorities=lambda: queues.desks,
+            chores=(("crl", publishing.renew),),
+            stuck=timedelta(seconds=settings.watch.stuck_s),
+            now=now,
+        )
         sweeping = asyncio.create_task(sweep.run(every_s=settings.watch.every_s), name="sweep")
 
         async def check_sweep() -> None:
@@ -56,19 +68,21 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
                 sweeping.result()
 
         room.health.check("hsm", token.probe)
-        room.health.check("crl", local.check_crl)
+        room.health.check("crl", publishing.check)
         room.health.check("sweep", check_sweep)
-        room.health.page(f"/crl/{NAME}.crl", "application/pkix-crl", local.crl_page)
-        room.health.page(f"/ca/{NAME}.cer", "application/pkix-cert", local.certificate_page)
+        room.health.check("queues", queues.check)
+        room.health.check("registry", registry.check)
         try:
-            yield {
-                OrderCertificate: handlers.order_certificate,
-                ConfirmOrder: handlers.confirm_order,
-                RevokeCertificate: handlers.revoke_certificate,
-            }
+            async with registry.watched():
+                yield {
+                    OrderCertificate: handlers.order_certificate,
+                    ConfirmOrder: handlers.confirm_order,
+                    RevokeCertificate: handlers.revoke_certificate,
+                }
         finally:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
+            await queues.close()
 
 
 if __name__ == "__main__":

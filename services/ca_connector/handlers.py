@@ -1,129 +1,97 @@
-"""What the CA connector does with a message, and with an order whose time has come."""
+"""What the CA connector does with a message. Nothing here waits for a CA: what is wanted becomes durable, then due."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 
-import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.ca_connector.authorities import Authority
 from services.ca_connector.orders import (
     CESSATION_OF_OPERATION,
     Order,
-    Outcome,
-    Refused,
     Revocation,
     State,
-    advance,
     check_reason,
     check_same,
     decide,
+    expect_confirmation,
 )
+from services.ca_connector.queues import Desk
 from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate, RevokeCertificate
-from shared.errors import RETRYABLE, Code, RakkanError
-
-log = structlog.get_logger()
+from shared.messaging import operation
 
 
 class Store(Protocol):
-    async def submit(self, *, order_id: str, authority: str, csr: bytes, now: datetime) -> tuple[Order, bool]: ...
+    async def submit(self, wanted: Order, *, renews: str | None, key_hash: bytes) -> Order: ...
 
     async def order(self, order_id: str) -> Order: ...
 
-    async def record(self, before: Order, after: Order) -> bool: ...
-
-    async def repeat(self, order: Order) -> None: ...
+    async def record(self, before: Order, after: Order, *, now: datetime) -> bool: ...
 
     async def want_revocation(self, order: Order, *, reason: int, now: datetime) -> Revocation: ...
 
-    async def record_revoked(self, order: Order, revocation: Revocation, *, now: datetime) -> None: ...
+
+class Queues(Protocol):
+    @property
+    def desks(self) -> Mapping[str, Desk]: ...
+
+    def wake(self, authority: str) -> None: ...
 
 
 class Handlers:
-    """Once an order or a revocation is a row, a failing authority fails no job: the watch goes on with it."""
-
-    def __init__(
-        self,
-        *,
-        store: Store,
-        authorities: Mapping[str, Authority],
-        answer_timeout_s: float,
-        now: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, *, store: Store, queues: Queues, now: Callable[[], datetime]) -> None:
         self.store = store
-        self.authorities = authorities
-        self.answer_timeout_s = answer_timeout_s
+        self.queues = queues
         self.now = now
 
     async def order_certificate(self, message: OrderCertificate) -> None:
-        """Make the order durable, then place it."""
-        order, is_new = await self.store.submit(
-            order_id=message.order_id, authority=message.authority, csr=message.csr, now=self.now()
+        """Make the order durable; its CA's queue does the rest."""
+        wanted = Order(
+            message.order_id,
+            message.authority,
+            message.csr,
+            operation.current().operation_id,
+            created_at=self.now(),
+            profile=message.profile,
+            origin=message.origin,
         )
-        check_same(order, authority=message.authority, csr=message.csr)
-        if is_new:
-            await self.take_up(order)
+        order = await self.store.submit(wanted, renews=message.renews, key_hash=_key_hash(message.csr))
+        check_same(order, wanted)
+        self.queues.wake(order.authority)
 
     async def confirm_order(self, message: ConfirmOrder) -> None:
         """Note the SAM's word; what it does not want is revoked."""
         order = await self.store.order(message.order_id)
-        decided = decide(order, accepted=message.accepted, reason=message.reason)
-        if decided is not order and not await self.store.record(order, decided):
-            decided = decide(await self.store.order(message.order_id), accepted=message.accepted, reason=message.reason)
+        decided = self._decide(order, message)
+        if decided is not order and not await self.store.record(order, decided, now=self.now()):
+            decided = self._decide(await self.store.order(message.order_id), message)
         if decided.state is State.REJECTED:
-            await self._revoke(decided, reason=CESSATION_OF_OPERATION)
+            await self.store.want_revocation(decided, reason=CESSATION_OF_OPERATION, now=self.now())
+        self.queues.wake(decided.authority)
 
     async def revoke_certificate(self, message: RevokeCertificate) -> None:
-        """Make the wish durable, then have it done. What is not issued yet is revoked when it is."""
+        """Make the wish durable. What is not issued yet is revoked when it is."""
         check_reason(message.reason)
-        await self._revoke(await self.store.order(message.order_id), reason=message.reason)
-
-    async def take_up(self, order: Order) -> None:
-        """The next step of an order: place it, ask about it, or tell the SAM about it again."""
-        if order.state is State.ISSUED:
-            await self.store.repeat(order)
-            return
-        try:
-            async with asyncio.timeout(self.answer_timeout_s):
-                outcome = await self._ask(order)
-        except (RakkanError, TimeoutError) as trouble:
-            self._leave_to_watch(trouble, order.order_id)
-            return
-        if not await self.store.record(order, advance(order, outcome)):
-            log.info("another was first", order_id=order.order_id)
-
-    async def finish_revocation(self, revocation: Revocation) -> None:
-        """Have a wanted revocation done, unless it is done or there is nothing to revoke yet."""
-        order = await self.store.order(revocation.order_id)
-        if revocation.revoked_at is not None or not order.chain:
-            return
-        authority = self.authorities.get(order.authority)
-        if authority is None:
-            raise RakkanError(
-                Code.AUTHORITY_UNKNOWN, f"{order.authority} issued {order.order_id} and is set up no more"
-            )
-        try:
-            async with asyncio.timeout(self.answer_timeout_s):
-                await authority.revoke(order, reason=revocation.reason, at=revocation.wanted_at)
-        except (RakkanError, TimeoutError) as trouble:
-            self._leave_to_watch(trouble, order.order_id)
-            return
-        await self.store.record_revoked(order, revocation, now=self.now())
-
-    async def _ask(self, order: Order) -> Outcome:
-        authority = self.authorities.get(order.authority)
-        if authority is None:
-            return Refused(f"there is no authority {order.authority}")
-        return await (authority.poll(order) if order.state is State.PENDING else authority.submit(order))
-
-    async def _revoke(self, order: Order, *, reason: int) -> None:
+        order = await self.store.order(message.order_id)
         if order.state is State.REJECTED and not order.chain:
             return
-        await self.finish_revocation(await self.store.want_revocation(order, reason=reason, now=self.now()))
+        await self.store.want_revocation(order, reason=message.reason, now=self.now())
+        self.queues.wake(order.authority)
 
-    @staticmethod
-    def _leave_to_watch(trouble: RakkanError | TimeoutError, order_id: str) -> None:
-        if isinstance(trouble, RakkanError) and trouble.code not in RETRYABLE:
-            raise trouble
-        log.warning("authority not reached", order_id=order_id, why=str(trouble) or "no answer in time")
+    def _decide(self, order: Order, message: ConfirmOrder) -> Order:
+        decided = decide(order, accepted=message.accepted, reason=message.reason)
+        desk = self.queues.desks.get(order.authority)
+        waits = decided is not order and desk is not None and desk.authority.capabilities.confirms
+        return expect_confirmation(decided) if waits else decided
+
+
+def _key_hash(csr: bytes) -> bytes:
+    """Of the public key; of the whole request where it has none that can be read, which no CA will certify."""
+    try:
+        key = x509.load_der_x509_csr(csr).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        key = csr
+    return sha256(key).digest()

@@ -9,10 +9,11 @@ A second certificate for a key would be worse than a late one.
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from shared.errors import Code, RakkanError
+from shared.errors import RETRYABLE, Code, RakkanError
+from shared.registry.model import Polling
 
 
 class State(StrEnum):
@@ -27,8 +28,9 @@ class State(StrEnum):
 BY_AUTHORITY: Mapping[State, frozenset[State]] = {
     State.SUBMITTED: frozenset({State.PENDING, State.ISSUED, State.REJECTED, State.UNKNOWN}),
     State.PENDING: frozenset({State.PENDING, State.ISSUED, State.REJECTED, State.UNKNOWN}),
+    State.UNKNOWN: frozenset({State.PENDING, State.ISSUED, State.REJECTED}),
 }
-"""Where an authority's word can take an order, or that there was none."""
+"""Where an authority's word can take an order, or that there was none. A word that comes late is still its word."""
 
 BY_OPERATOR: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.ISSUED, State.REJECTED}),
@@ -74,6 +76,9 @@ class Order:
     """It was placed once, and what came of that was not recorded."""
     failures: int = 0
     """In a row, since the authority last said something."""
+    polls: int = 0
+    confirm_due: bool = False
+    """The authority waits for the SAM's word."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Revocation:
     reason: int
     wanted_at: datetime
     revoked_at: datetime | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,21 +115,49 @@ class Refused:
 Outcome = Issued | Pending | Refused
 
 
-def check_same(order: Order, *, authority: str, csr: bytes) -> None:
+_SURELY_NOT_PLACED = RETRYABLE | {Code.AUTHORITY_REFUSED}
+_SOONEST = timedelta(seconds=1)
+_DOUBLINGS_MAX = 30
+
+
+def check_same(order: Order, wanted: Order) -> None:
     """Raise CONFLICT when an order id comes again with another content."""
-    if (order.authority, order.csr) != (authority, csr):
+    if (order.authority, order.profile, order.csr) != (wanted.authority, wanted.profile, wanted.csr):
         raise RakkanError(Code.CONFLICT, f"order {order.order_id} exists with another content")
+
+
+def surely_not_placed(trouble: RakkanError | TimeoutError) -> bool:
+    """Whether an order that failed like this can be placed again without a second certificate."""
+    return isinstance(trouble, RakkanError) and trouble.code in _SURELY_NOT_PLACED
+
+
+def back_off(times: int, polling: Polling) -> timedelta:
+    """How long to wait after so many tries in a row."""
+    return timedelta(seconds=min(polling.longest_s, polling.first_s * 2 ** min(times, _DOUBLINGS_MAX)))
+
+
+def schedule(order: Order, pending: Pending, *, polling: Polling, now: datetime) -> Pending:
+    """When a pending order is asked about again: as the authority says, else ever more seldom."""
+    if pending.not_before is None:
+        return replace(pending, not_before=now + back_off(order.polls, polling))
+    return replace(pending, not_before=max(pending.not_before, now + _SOONEST))
+
+
+def is_given_up(order: Order, *, polling: Polling, now: datetime) -> bool:
+    return now - order.created_at >= timedelta(days=polling.give_up_days)
 
 
 def advance(order: Order, outcome: Outcome) -> Order:
     """The order after what its authority said."""
     if isinstance(outcome, Pending):
-        return _move(order, BY_AUTHORITY, State.PENDING, handle=outcome.handle, not_before=outcome.not_before)
+        polls = order.polls + (order.state is State.PENDING)
+        later = {"handle": outcome.handle, "not_before": outcome.not_before, "polls": polls}
+        return _move(order, BY_AUTHORITY, State.PENDING, reason=None, failures=0, **later)
     if isinstance(outcome, Issued):
         if not outcome.chain:
             raise RakkanError(Code.CERTIFICATE_REFUSED, f"order {order.order_id} was issued without a certificate")
         handle = order.handle if outcome.handle is None else outcome.handle
-        return _move(order, BY_AUTHORITY, State.ISSUED, chain=outcome.chain, handle=handle)
+        return _move(order, BY_AUTHORITY, State.ISSUED, chain=outcome.chain, handle=handle, reason=None)
     return _move(order, BY_AUTHORITY, State.REJECTED, reason=_reason(outcome.reason))
 
 
@@ -140,10 +174,26 @@ def decide(order: Order, *, accepted: bool, reason: str | None) -> Order:
     return _move(order, BY_SAM, to, reason=None if accepted else _reason(reason or ""))
 
 
+def expect_confirmation(order: Order) -> Order:
+    """The decided order, whose authority is to be told."""
+    return replace(order, confirm_due=True)
+
+
+def resolve(order: Order, outcome: Outcome | None) -> Order:
+    """The order after an operator looked at the CA: what came of it, or (nothing) that it is to be placed again."""
+    if outcome is None:
+        return _move(order, BY_OPERATOR, State.SUBMITTED, reason=None, handle=None, failures=0, asked_before=False)
+    after = advance(order, outcome)
+    return _move(order, BY_OPERATOR, after.state, **{name: getattr(after, name) for name in _BY_WORD})
+
+
 def check_reason(reason: int) -> None:
     """Raise MALFORMED for a reason that revokes nothing for good."""
     if reason not in REASONS:
         raise RakkanError(Code.MALFORMED, f"{reason} is no reason to revoke for good")
+
+
+_BY_WORD = ("handle", "not_before", "chain", "reason", "failures", "polls")
 
 
 def _move(order: Order, moves: Mapping[State, frozenset[State]], to: State, **changes: object) -> Order:

@@ -1,42 +1,37 @@
-"""What an operator can set for the CA connector."""
+"""What an operator can set for the CA connector. The CAs themselves stand in the registry."""
 
-from pathlib import Path
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import Field, StringConstraints
-
-from shared.settings import HSM, Database, RoomSettings, Section
-
-ObjectIdentifier = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$")]
-URL = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=500)]
-
-
-class LocalAuthority(Section):
-    """The authority `local`: a CA whose key is in this room's own HSM token."""
-
-    certificate_file: Path
-    """The root certificate (PEM) that the ceremony wrote."""
-    validity_days: int = Field(default=365, ge=1, le=1826)
-    policies: tuple[ObjectIdentifier, ...] = ("2.999.3647.1",)
-    """certificatePolicies of what is issued, as a JSON list. 2.999 is the arc for examples: name your own."""
-    crl_url: URL | None = None
-    """Where signers' certificates say the CRL is: a public address of this room's `/crl/local.crl`."""
-    issuer_url: URL | None = None
-    """Where they say the CA's certificate is: a public address of this room's `/ca/local.cer`."""
-    crl_hours: int = Field(default=24, ge=1, le=744)
-    """From thisUpdate to nextUpdate. A new CRL comes with every revocation, and at half of this time."""
+from shared.settings import HSM, Database, RegistryFiles, RoomSettings, Section
 
 
 class Watch(Section):
-    """The watch over orders that wait for something."""
+    """The watch over what waits for something."""
 
     every_s: float = Field(default=2.0, gt=0)
+    """How often each CA's queue looks by itself for what is due."""
     stuck_s: float = Field(default=20.0, gt=0)
-    """An order that nothing happened to for so long is taken up again. An authority gets three quarters of it."""
+    """The SAM is told again of a certificate that it has not answered for so long."""
+    settle_s: float = Field(default=40.0, gt=0)
+    """How long exchanges with CAs in hand may take after SIGTERM."""
+
+
+class Status(Section):
+    """What is read about the certificates in use. A change reaches the SAM within `every_s` and one download."""
+
+    every_s: float = Field(default=300.0, ge=1)
+    """How often each CA's revocation list is read."""
+    ocsp_every_s: float = Field(default=3600.0, ge=1)
+    """How often each certificate of a CA without a list is asked about."""
+    list_bytes_max: int = Field(default=20_000_000, ge=10_000)
+    """Of one revocation list."""
+    warn_days: tuple[int, ...] = (30, 7, 1)
+    """A certificate in use that ends within so many days is told of, once for each, as a JSON list."""
 
 
 class Settings(RoomSettings):
     database: Database
     hsm: HSM
-    local: LocalAuthority
+    registry: RegistryFiles
     watch: Watch = Watch()
+    status: Status = Status()

@@ -1,82 +1,82 @@
-"""All SQL of the CA connector, jobs and audit leaves in the same transactions. Foreign errors stop here."""
+"""The orders and revocations in the database, jobs and audit leaves in the same transactions. Foreign errors stop here.
+
+Beside it: `store_queues` (what is due at which authority), `store_lists` (the CRLs of an authority in this room) and
+`store_status` (what was read about certificates).
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import asyncpg
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca_connector.authorities import MakeCRL
 from services.ca_connector.orders import Order, Revocation, State
-from services.ca_connector.profile import RevokedCertificate
 from shared.audit import AuditWriter
 from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, RefuseOrder
 from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
 from shared.messaging import operation, outbox
 
-_ORDER = "order_id, authority, csr, operation_id, submitted_at as created_at, state, handle, not_before, chain, reason"
-_REVOCATION = "order_id, reason, wanted_at, revoked_at"
+COLUMNS = """order_id, authority, profile, csr, renews, origin, operation_id, submitted_at as created_at, state, handle,
+    not_before, chain, reason, failures, polls, confirm_due"""
+ORDER = f"{COLUMNS}, asked_at is not null as asked_before"
+REVOCATION = "order_id, reason, wanted_at, revoked_at, failures"
 
 _SUBMIT = f"""
-    insert into orders (order_id, authority, csr, operation_id, submitted_at, attempted_at)
-    values ($1, $2, $3, $4, $5, $5)
-    on conflict (order_id) do nothing
-    returning {_ORDER}
+    insert into orders
+        (order_id, authority, profile, csr, renews, origin, operation_id, key_hash, submitted_at, due_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+    on conflict do nothing
+    returning {ORDER}
 """
-_FIND = f"select {_ORDER} from orders where order_id = $1"
+_FIND = f"select {ORDER} from orders where order_id = $1"
 # Whoever saw the order in the state it still has may move it; a second one finds no row, and what it brings is dropped.
 _MOVE = """
-    update orders set state = $3, handle = $4, not_before = $5, chain = $6, serial_number = $7, reason = $8
+    update orders set state = $3, handle = $4, not_before = $5, chain = $6, serial_number = $7, reason = $8,
+        asked_at = null, failures = $9, polls = $10, trouble = null, confirm_due = $11, expires_at = $12,
+        due_at = $13, status_due_at = $13
     where order_id = $1 and state = $2
     returning order_id
 """
-_CLAIM = f"""
-    update orders set
-        attempted_at = $1::timestamptz,
-        not_before = case when state = 'PENDING' then $1::timestamptz + $2::interval else not_before end
+_POSTPONE = """
+    update orders set due_at = $3, asked_at = null, failures = failures + 1, trouble = $4
+    where order_id = $1 and state = $2
+"""
+_CONFIRMED = "update orders set confirm_due = false, failures = 0, trouble = null where order_id = $1"
+_KEEP_STRAY = """
+    update orders set chain = $2, serial_number = $3
+    where order_id = $1 and state = 'REJECTED' and cardinality(chain) = 0
+    returning order_id
+"""
+_UNTOLD = f"""
+    update orders set due_at = $1
     where order_id in (
-        select order_id from orders
-        where (state in ('SUBMITTED', 'ISSUED') and attempted_at <= $1::timestamptz - $2::interval)
-            or (state = 'PENDING' and not_before <= $1)
-        order by attempted_at limit $3 for update skip locked
+        select order_id from orders where state = 'ISSUED' and due_at <= $1::timestamptz - $2::interval
+        order by due_at limit $3 for update skip locked
     )
-    returning {_ORDER}
+    returning {ORDER}
+"""
+_HOMELESS = f"""
+    select {ORDER} from orders
+    where state = 'SUBMITTED' and due_at <= $1 and not authority = any($2) order by due_at limit $3
 """
 _WANT = f"""
-    insert into revocations (order_id, reason, wanted_at, attempted_at) values ($1, $2, $3, $3)
+    insert into revocations (order_id, reason, wanted_at, due_at) values ($1, $2, $3, $3)
     on conflict (order_id) do nothing
-    returning {_REVOCATION}
+    returning {REVOCATION}
 """
-_FIND_REVOCATION = f"select {_REVOCATION} from revocations where order_id = $1"
-_CLAIM_REVOCATIONS = f"""
-    update revocations set attempted_at = $1::timestamptz
-    where order_id in (
-        select revocations.order_id from revocations join orders using (order_id)
-        where revoked_at is null and cardinality(chain) > 0
-            and revocations.attempted_at <= $1::timestamptz - $2::interval
-        order by revocations.attempted_at limit $3 for update of revocations skip locked
-    )
-    returning {_REVOCATION}
+_FIND_REVOCATION = f"select {REVOCATION} from revocations where order_id = $1"
+_POSTPONE_REVOCATION = """
+    update revocations set due_at = $2, failures = failures + 1, trouble = $3
+    where order_id = $1 and revoked_at is null
 """
-_REVOKED = "update revocations set revoked_at = $2 where order_id = $1 and revoked_at is null returning order_id"
+_REVOKED = """
+    update revocations set revoked_at = $2, trouble = null where order_id = $1 and revoked_at is null returning order_id
+"""
 
-_ONE_CRL_AT_A_TIME = "select pg_advisory_xact_lock(hashtext('crl'), hashtext($1))"
-_LIST = """
-    insert into revoked_certificates (authority, serial_number, reason, revoked_at) values ($1, $2, $3, $4)
-    on conflict (authority, serial_number) do nothing
-    returning serial_number
-"""
-_LISTED = """
-    select serial_number, reason, revoked_at from revoked_certificates
-    where authority = $1 order by revoked_at, serial_number
-"""
-_LAST_NUMBER = "select coalesce(max(number), 0) from crls where authority = $1"
-_PUBLISH = "insert into crls (authority, number, crl, this_update, next_update) values ($1, $2, $3, $4, $5)"
-_LATEST_CRL = "select crl from crls where authority = $1 order by number desc limit 1"
-_LATEST_CRL_TIMES = "select this_update, next_update from crls where authority = $1 order by number desc limit 1"
+_TROUBLE_MAX = 255
 
 
 class Store:
@@ -86,16 +86,21 @@ class Store:
 
     # Orders
 
-    async def submit(self, *, order_id: str, authority: str, csr: bytes, now: datetime) -> tuple[Order, bool]:
-        """The order, and whether it is new. A new one is the caller's to work on; an old one is somebody's already."""
+    async def submit(self, wanted: Order, *, renews: str | None, key_hash: bytes) -> Order:
+        """The order as it is now. CONFLICT when another order for the same key is under way or was filled."""
+        values = (wanted.order_id, wanted.authority, wanted.profile, wanted.csr, renews, wanted.origin)
         async with self._transaction() as connection:
             work = operation.current().operation_id
-            row = await connection.fetchrow(_SUBMIT, order_id, authority, csr, work, now)
+            row = await connection.fetchrow(_SUBMIT, *values, work, key_hash, wanted.created_at)
             if row is not None:
-                order = _order(row)
+                order = order_of(row)
                 await self._leaf(connection, "certificate.ordered", order)
-                return order, True
-            return _order(await _one(connection, _FIND, order_id)), False
+                return order
+            row = await connection.fetchrow(_FIND, wanted.order_id)
+        if row is None:
+            detail = f"there is another order at {wanted.authority} for the key of {wanted.order_id}"
+            raise RakkanError(Code.CONFLICT, detail)
+        return order_of(row)
 
     async def order(self, order_id: str) -> Order:
         """NOT_FOUND when there is none."""
@@ -103,10 +108,11 @@ class Store:
             row = await connection.fetchrow(_FIND, order_id)
         if row is None:
             raise RakkanError(Code.NOT_FOUND, f"no order {order_id}")
-        return _order(row)
+        return order_of(row)
 
-    async def record(self, before: Order, after: Order) -> bool:
+    async def record(self, before: Order, after: Order, *, now: datetime) -> bool:
         """Make a move durable with what follows from it; False when another was first, and nothing happens."""
+        certificate = _certificate(after)
         async with self._transaction() as connection:
             moved = await connection.fetchval(
                 _MOVE,
@@ -118,21 +124,50 @@ class Store:
                 list(after.chain),
                 _serial_number(after),
                 after.reason,
+                after.failures,
+                after.polls,
+                after.confirm_due,
+                certificate.not_valid_after_utc if certificate else None,
+                after.not_before if after.state is State.PENDING else now,
             )
             if moved is None:
                 return False
             await self._follow(connection, before, after)
             return True
 
+    async def postpone(self, order: Order, *, due_at: datetime, trouble: str) -> None:
+        """The authority surely did nothing: again later."""
+        async with self._transaction() as connection:
+            await connection.execute(_POSTPONE, order.order_id, order.state, due_at, trouble[:_TROUBLE_MAX])
+
+    async def confirmed(self, order: Order) -> None:
+        """The authority has heard the SAM's word."""
+        async with self._transaction() as connection:
+            await connection.execute(_CONFIRMED, order.order_id)
+
+    async def keep_stray(self, order: Order, chain: tuple[bytes, ...]) -> bool:
+        """Keep a certificate that came for an order which had ended, so that it can be revoked."""
+        stray = replace(order, chain=chain)
+        async with self._transaction() as connection:
+            kept = await connection.fetchval(_KEEP_STRAY, order.order_id, list(chain), _serial_number(stray))
+            if kept is not None:
+                await self._leaf(connection, "certificate.unwanted", stray, outcome="failure")
+            return kept is not None
+
     async def repeat(self, order: Order) -> None:
         """Post the certificate once more: the same job with the same id, for a SAM that has not answered."""
         async with self._transaction() as connection:
             await _accept(connection, order)
 
-    async def claim(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Order]:
-        """Orders that nobody works on and that wait for something; they are the caller's for a while."""
+    async def claim_untold(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Order]:
+        """Orders whose certificate the SAM has not answered for so long."""
         async with self._transaction() as connection:
-            return [_order(row) for row in await connection.fetch(_CLAIM, now, stuck, orders_max)]
+            return [order_of(row) for row in await connection.fetch(_UNTOLD, now, stuck, orders_max)]
+
+    async def homeless(self, *, before: datetime, authorities: list[str], orders_max: int) -> list[Order]:
+        """Orders due since then at authorities that are none of these."""
+        async with self._transaction() as connection:
+            return [order_of(row) for row in await connection.fetch(_HOMELESS, before, authorities, orders_max)]
 
     async def _follow(self, connection: Connection, before: Order, after: Order) -> None:
         if after.state is State.ISSUED:
@@ -146,6 +181,10 @@ class Store:
             job = RefuseOrder(order_id=after.order_id, reason=after.reason or "")
             await outbox.post(connection, job, message_id=f"refuse:{after.order_id}")
             await self._leaf(connection, "order.refused", after, outcome="refused")
+        elif after.state is State.UNKNOWN:
+            await self._leaf(connection, "order.unknown", after, outcome="failure")
+        elif after.state is State.SUBMITTED:
+            await self._leaf(connection, "order.resubmitted", after)
         elif before.state is not State.PENDING:
             await self._leaf(connection, "order.pending", after)
 
@@ -170,46 +209,9 @@ class Store:
                 await outbox.post(connection, job, message_id=f"status:{order.order_id}:revoked")
             await self._leaf(connection, "certificate.revoked", order, reason_code=str(revocation.reason))
 
-    async def claim_revocations(self, *, now: datetime, stuck: timedelta, orders_max: int) -> list[Revocation]:
-        """Revocations that have not been done though there is a certificate."""
+    async def postpone_revocation(self, revocation: Revocation, *, due_at: datetime, trouble: str) -> None:
         async with self._transaction() as connection:
-            return [Revocation(*row) for row in await connection.fetch(_CLAIM_REVOCATIONS, now, stuck, orders_max)]
-
-    # The lists of an authority in this room
-
-    async def latest_crl(self, authority: str) -> bytes | None:
-        async with self._transaction() as connection:
-            der: bytes | None = await connection.fetchval(_LATEST_CRL, authority)
-        return der
-
-    async def latest_crl_times(self, authority: str) -> tuple[datetime, datetime] | None:
-        async with self._transaction() as connection:
-            row = await connection.fetchrow(_LATEST_CRL_TIMES, authority)
-        return None if row is None else (row["this_update"], row["next_update"])
-
-    async def publish_crl(
-        self, authority: str, make: MakeCRL, *, now: datetime, revoked: RevokedCertificate | None = None
-    ) -> None:
-        """The next CRL, with one more certificate on it when there is one to add that is not on it yet."""
-        async with self._transaction() as connection:
-            await connection.execute(_ONE_CRL_AT_A_TIME, authority)
-            if revoked is not None:
-                entry = (authority, f"{revoked.serial_number:x}", revoked.reason, revoked.revoked_at)
-                if await connection.fetchval(_LIST, *entry) is None:
-                    return
-            number = await connection.fetchval(_LAST_NUMBER, authority) + 1
-            rows = await connection.fetch(_LISTED, authority)
-            listed = tuple(RevokedCertificate(int(serial, 16), reason, at) for serial, reason, at in rows)
-            crl = await make(number, listed, now)
-            der = crl.public_bytes(Encoding.DER)
-            await connection.execute(_PUBLISH, authority, number, der, crl.last_update_utc, crl.next_update_utc)
-            await self._audit.write(
-                connection,
-                "crl.published",
-                actor_type="room",
-                actor_id="ca_connector",
-                subject={"authority": authority, "number": str(number), "certificates": str(len(listed))},
-            )
+            await connection.execute(_POSTPONE_REVOCATION, revocation.order_id, due_at, trouble[:_TROUBLE_MAX])
 
     async def _leaf(self, connection: Connection, event_type: str, order: Order, **facts: str) -> None:
         subject = {"order_id": order.order_id, "authority": order.authority}
@@ -245,9 +247,17 @@ async def _one(connection: Connection, sql: str, key: str) -> asyncpg.Record:
     return row
 
 
-def _order(row: asyncpg.Record) -> Order:
-    return Order(**{**dict(row), "state": State(row["state"]), "chain": tuple(row["chain"])})
+def order_of(row: asyncpg.Record) -> Order:
+    """Without the order it renews, which is a row of its own."""
+    values = dict(row)
+    del values["renews"]
+    return Order(**{**values, "state": State(row["state"]), "chain": tuple(row["chain"])})
+
+
+def _certificate(order: Order) -> x509.Certificate | None:
+    return x509.load_der_x509_certificate(order.chain[0]) if order.chain else None
 
 
 def _serial_number(order: Order) -> str | None:
-    return f"{x509.load_der_x509_certificate(order.chain[0]).serial_number:x}" if order.chain else None
+    certificate = _certificate(order)
+    return None if certificate is None else f"{certificate.serial_number:x}"

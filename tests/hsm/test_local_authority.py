@@ -56,9 +56,10 @@ async def hold_ceremony(hsm: HSM, file: Path) -> None:
 async def authority(hsm: HSM, root_file: Path) -> AsyncIterator[LocalAuthority]:
     async with Token.open(hsm) as token:
         yield LocalAuthority(
+            name="local",
             certificate=x509.load_pem_x509_certificate(content(root_file)),
             key=await CAKey.find(token),
-            profile=Profile(timedelta(days=365), ("2.999.1",), crl_url=CRL_URL),
+            profiles={"signing": Profile(timedelta(days=365), ("2.999.1",), crl_url=CRL_URL)},
             lists=FakeLists(),
             crl_lifetime=timedelta(hours=24),
             now=now,
@@ -126,9 +127,10 @@ async def test_a_lost_certificate_is_made_again_and_verifies_what_was_issued(hsm
     async with Token.open(hsm) as token:
         old = x509.load_pem_x509_certificate(content(first))
         authority = LocalAuthority(
+            name="local",
             certificate=old,
             key=await CAKey.find(token),
-            profile=Profile(timedelta(days=1)),
+            profiles={"signing": Profile(timedelta(days=1))},
             lists=FakeLists(),
             crl_lifetime=timedelta(hours=1),
             now=now,

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.ca_connector.orders import (
     BY_AUTHORITY,
+    BY_OPERATOR,
     BY_SAM,
     Issued,
     Order,
@@ -25,10 +27,17 @@ from services.ca_connector.orders import (
     check_reason,
     check_same,
     decide,
+    expect_confirmation,
+    is_given_up,
+    lose,
+    resolve,
+    schedule,
+    surely_not_placed,
 )
 from services.ca_connector.profile import DOCUMENT_SIGNING, Profile, RevokedCertificate, crl, end_entity, root
 from services.ca_connector.profile import read_request as read
 from shared.errors import Code, RakkanError
+from shared.registry.model import Polling
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 ORDER = Order(order_id="o-1", authority="local", csr=b"csr", operation_id="op", created_at=NOW)
@@ -85,6 +94,8 @@ def test_every_move_that_is_not_in_the_table_is_refused(state: State, to: State)
         accepted = to is State.CONFIRMED
         allowed = to in BY_SAM.get(state, ()) or state is to
         expect(lambda: decide(order, accepted=accepted, reason="no"), to, allowed=allowed)
+    if to is State.UNKNOWN:
+        expect(lambda: lose(order, "why"), to, allowed=to in BY_AUTHORITY.get(state, ()))
     assert not any(State.SUBMITTED in moves for moves in (*BY_AUTHORITY.values(), *BY_SAM.values()))
 
 
@@ -114,12 +125,85 @@ def test_issued_without_a_certificate_is_not_issued() -> None:
     assert refusal.value.code is Code.CERTIFICATE_REFUSED
 
 
-def test_an_order_id_with_another_content_is_a_conflict() -> None:
-    check_same(ORDER, authority="local", csr=b"csr")
-    for authority, csr in (("other", b"csr"), ("local", b"another")):
+@pytest.mark.parametrize("change", [{"authority": "other"}, {"csr": b"another"}, {"profile": "seal"}])
+def test_an_order_id_with_another_content_is_a_conflict(change: dict[str, Any]) -> None:
+    check_same(ORDER, ORDER)
+    with pytest.raises(RakkanError) as refusal:
+        check_same(ORDER, replace(ORDER, **change))
+    assert refusal.value.code is Code.CONFLICT
+
+
+def test_an_order_that_is_lost_is_asked_for_no_more_but_a_late_word_counts() -> None:
+    lost = lose(ORDER, "no answer")
+    assert (lost.state, lost.reason) == (State.UNKNOWN, "no answer")
+    assert advance(lost, Issued(CHAIN)).state is State.ISSUED
+    with pytest.raises(RakkanError):
+        decide(lost, accepted=True, reason=None)
+
+
+def test_an_operator_says_what_became_of_a_lost_order() -> None:
+    lost = replace(lose(ORDER, "no answer"), asked_before=True, failures=3)
+    again = resolve(lost, None)
+    assert (again.state, again.asked_before, again.failures, again.reason) == (State.SUBMITTED, False, 0, None)
+    assert resolve(lost, Issued(CHAIN)).chain == CHAIN
+    assert resolve(lost, Refused("never came there")).reason == "never came there"
+    assert resolve(lost, PENDING).handle == b"handle"
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in BY_OPERATOR])
+def test_an_operator_decides_nothing_that_is_not_in_doubt(state: State) -> None:
+    for outcome in (None, Issued(CHAIN), Refused("no")):
         with pytest.raises(RakkanError) as refusal:
-            check_same(ORDER, authority=authority, csr=csr)
+            resolve(at(state), outcome)
         assert refusal.value.code is Code.CONFLICT
+
+
+def test_an_operator_may_not_have_placed_again_what_is_pending() -> None:
+    with pytest.raises(RakkanError):
+        resolve(at(State.PENDING), None)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "surely"),
+    [
+        (RakkanError(Code.AUTHORITY_UNAVAILABLE), True),
+        (RakkanError(Code.AUTHORITY_REFUSED), True),
+        (RakkanError(Code.HSM_UNAVAILABLE), True),
+        (RakkanError(Code.INDETERMINATE), False),
+        (RakkanError(Code.AUTHORITY_UNTRUSTED), False),
+        (RakkanError(Code.INTERNAL), False),
+        (TimeoutError(), False),
+    ],
+    ids=str,
+)
+def test_only_what_surely_was_not_taken_up_is_placed_again(
+    trouble: RakkanError | TimeoutError, *, surely: bool
+) -> None:
+    assert surely_not_placed(trouble) is surely
+
+
+def test_the_authoritys_own_time_comes_first_and_is_never_now() -> None:
+    polling = Polling(first_s=5, longest_s=60)
+
+    def after(pending: Pending, polls: int = 0) -> timedelta:
+        scheduled = schedule(replace(ORDER, polls=polls), pending, polling=polling, now=NOW)
+        assert scheduled.not_before is not None
+        return scheduled.not_before - NOW
+
+    assert after(Pending(b"h", NOW + timedelta(days=2))) == timedelta(days=2)
+    assert after(Pending(b"h", NOW - timedelta(days=2))) == timedelta(seconds=1)
+    assert [after(Pending(b"h"), polls).seconds for polls in (0, 1, 2, 3, 4, 5000)] == [5, 10, 20, 40, 60, 60]
+
+
+def test_an_order_is_given_up_after_its_days() -> None:
+    polling = Polling(give_up_days=2)
+    assert not is_given_up(ORDER, polling=polling, now=NOW + timedelta(hours=47))
+    assert is_given_up(ORDER, polling=polling, now=NOW + timedelta(hours=48))
+
+
+def test_the_authority_is_told_only_when_it_waits_for_it() -> None:
+    assert not decide(at(State.ISSUED), accepted=True, reason=None).confirm_due
+    assert expect_confirmation(decide(at(State.ISSUED), accepted=True, reason=None)).confirm_due
 
 
 @pytest.mark.parametrize("reason", [6, 7, 8])

@@ -60,7 +60,8 @@ async def rooms(broker: Stack, database: Stack) -> AsyncIterator[Stack]:
     assert broker is database
     await asyncio.to_thread(broker.token, "ca_connector")
     await asyncio.to_thread(broker.rooms.hold_ceremony, "ca_connector")
-    await asyncio.to_thread(broker.rooms.start_tsa)
+    await asyncio.to_thread(broker.rooms.start_tsas)
+    await asyncio.to_thread(broker.rooms.write_registry)
     for room in ROOMS:
         await asyncio.to_thread(broker.rooms.start, room)
     try:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from cryptography import x509
 from pydantic import ValidationError
@@ -87,6 +87,23 @@ class Authority(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """An authority in this room, which publishes its own lists."""
+
+    async def renew_crl(self) -> bool:
+        """Whether a new CRL was due."""
+        ...
+
+    async def check_crl(self) -> None:
+        """Raise unless there is a CRL that has not run out."""
+        ...
+
+    async def crl_page(self) -> bytes: ...
+
+    async def certificate_page(self) -> bytes: ...
 
 
 class Secrets(Protocol):
