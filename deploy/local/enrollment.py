@@ -9,9 +9,9 @@ from deploy.local.home import CHECKOUT
 from deploy.local.partner import Client, call, get_token
 from deploy.local.program import StackError
 from deploy.local.progress import Progress
+from deploy.local.registry import TENANT
 from deploy.local.stack import Stack
 
-TENANT = "demo"
 SIGNER = "hanako"
 CREDENTIAL = "hanako-p256"
 APPROVED_CREDENTIAL = "hanako-page"

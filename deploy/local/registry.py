@@ -16,6 +16,9 @@ from shared.registry.signing import sign
 from shared.trust import SigningKey
 
 CLASS = "standard"
+MACHINES = "machines"
+"""The virtual service whose plain RFC 3161 endpoint takes programs of this machine, in the name of the tenant."""
+TENANT = "demo"
 TSAS = {"local": "Rakkan local TSA", "second": "Rakkan second TSA"}
 """Name in the registry to label. Both stand in the same class; the first is the cheaper and so the one asked."""
 
@@ -34,6 +37,8 @@ class LocalRegistry:
             "RAKKAN_REGISTRY__FILE": str(self.file),
             "RAKKAN_REGISTRY__SIGNATURES_FILE": str(self.signatures_file),
             "RAKKAN_REGISTRY__SECRETS_FOLDER": str(self._keys.registry_secrets_folder(room)),
+            # Who tries things out waits for them.
+            "RAKKAN_REGISTRY__RELOAD_S": "1",
         }
 
     def read(self) -> dict[str, Any]:
@@ -64,6 +69,7 @@ class LocalTSA:
 
 def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA], ca_url: str | None = None) -> dict[str, Any]:
     """One CA and two TSAs: what a newcomer's stack has. `ca_url` is where the CA publishes its CRL."""
+    tsas = tuple(tsas)
     return {
         "certification_authorities": {
             "local": {
@@ -85,8 +91,21 @@ def local_registry(*, ca_anchor: Path, tsas: Iterable[LocalTSA], ca_url: str | N
             }
         },
         "time_stamping_authorities": {tsa.name: _tsa(tsa, cost=cost) for cost, tsa in enumerate(tsas, start=1)},
+        "services": {
+            MACHINES: {
+                "label": "Time-stamps for programs that know RFC 3161 alone",
+                "tenants": [TENANT],
+                "timestamps": {"assurance_class": CLASS},
+                "timestamp_networks": ["127.0.0.0/8", "::1/128"],
+            },
+            **{f"clock-{tsa.name}": _service(tsa) for tsa in tsas},
+        },
         "defaults": {"certification_authority": "local", "timestamps": {"assurance_class": CLASS}},
     }
+
+
+def _service(tsa: LocalTSA) -> dict[str, Any]:
+    return {"label": f"Time-stamps of {tsa.label} alone", "timestamps": {"authority": tsa.name}}
 
 
 def local_connection(ca_url: str) -> dict[str, str]:
