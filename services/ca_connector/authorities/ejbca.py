@@ -117,6 +117,7 @@ class EJBCA:
 
     async def poll(self, order: Order) -> Outcome:
         """`finalize` is the question too: it enrolls when the request is approved, and says so when it is not yet."""
+        above = await self._chain()  # before: what fails after finalizing would lose the certificate
         request_id = quote((order.handle or b"").decode(), safe="-")
         body = {"response_format": "DER", "password": self.code}
         answer = await self._ask("POST", f"/v1/certificate/{request_id}/finalize", body, once=True)
@@ -130,7 +131,7 @@ class EJBCA:
             # Perhaps it was finalized before, and only we do not know: that is not for us to reject.
             raise RakkanError(Code.INDETERMINATE, f"the request cannot be finalized: {_why(answer)}")
         _demand_success(answer)
-        return self._issued(answer, order, more=await self._chain())
+        return self._issued(answer, order, more=above)
 
     async def confirm(self, order: Order, *, accepted: bool) -> None:
         """It waits for no word of ours."""

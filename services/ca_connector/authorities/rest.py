@@ -133,13 +133,21 @@ class Rest:
             return Refused(self._reason(answer))
         if state == "pending":
             return self._pending(answer, kept)
+        try:
+            return await self._issued(answer, order, kept)
+        except RakkanError as trouble:
+            if not is_new or trouble.code not in {Code.AUTHORITY_UNAVAILABLE, Code.AUTHORITY_REFUSED}:
+                raise
+            # The order is placed: to say "later" now would have it placed again.
+            if self.connection.status is not None:
+                return self._pending(answer, kept)
+            raise RakkanError(Code.INDETERMINATE, f"issued, but not fetched: {trouble.detail}") from None
+
+    async def _issued(self, answer: Answer, order: Order, kept: dict[str, str]) -> Outcome:
         if self.connection.certificate is not None:
             answer = await self.door.ask(self.connection.certificate, self._values(order) | kept)
             self._demand_success(answer)
-            document = _document(answer)
-        return await self._issued(answer, document, order, kept)
-
-    async def _issued(self, answer: Answer, document: Any, order: Order, kept: Mapping[str, str]) -> Outcome:
+        document = _document(answer)
         found = _at(answer, document, self.connection.certificate_at)
         if found is None:
             raise RakkanError(Code.AUTHORITY_UNTRUSTED, "issued, but there is no certificate where it should be")
