@@ -39,6 +39,7 @@ _REPLIES = {"ir": "ip", "cr": "cp", "p10cr": "cp", "kur": "kup"}
 _OF_P10CR = -1
 _OUR_CREDENTIALS = frozenset({"badMessageCheck", "wrongIntegrity", "signerNotTrusted", "notAuthorized"})
 _LATER = frozenset({"systemUnavail", "timeNotAvailable"})
+_HEARD = frozenset({"certConfirmed", "badRecipientNonce"})
 _ASTRAY = frozenset({"badRecipientNonce", "badSenderNonce", "transactionIdInUse", "systemFailure"})
 """The transaction is not known there as it is here: whether a certificate came of it cannot be told."""
 
@@ -180,7 +181,8 @@ class CMP:
         reply = await self._exchange(transaction, cmp.CERT_CONF, body, version=version)
         if reply.kind == "error":
             status = cmp.error_status(reply)
-            if "certConfirmed" in status.failures:
+            # Between its certificate and this nothing else is said: with another nonce there, it heard this before.
+            if not _HEARD.isdisjoint(status.failures):
                 return
             raise _refusal(status) or RakkanError(Code.AUTHORITY_REFUSED, f"not confirmed: {status}")
         _expect(reply, "pkiconf")

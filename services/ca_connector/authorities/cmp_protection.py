@@ -35,6 +35,8 @@ from shared.settings import SettingsError
 _PBM = "1.2.840.113533.7.66.13"
 _PBMAC1 = "1.2.840.113549.1.5.14"
 _PBKDF2 = "1.2.840.113549.1.5.12"
+_PBES2 = "1.2.840.113549.1.5.13"
+"""What Bouncy Castle 1.72 writes where PBKDF2 belongs, before the parameters of PBKDF2."""
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 _HMAC_SHA256 = "1.2.840.113549.2.9"
 _OWFS = {
@@ -139,7 +141,7 @@ class MAC:
         elif kind == _PBMAC1:
             derivation, mac = parameters[0], parameters[1]
             oid, inner = _algorithm(derivation)
-            if oid != _PBKDF2:
+            if oid not in {_PBKDF2, _PBES2}:
                 raise ValueError("another derivation of the key")
             pseudo_random = _MACS[_algorithm(inner[-1])[0]]
             length = inner[2].native if len(inner) > 3 else hashlib.new(pseudo_random).digest_size  # noqa: PLR2004 - keyLength is OPTIONAL

@@ -45,7 +45,7 @@ class BouncyCastle:
         responder, _ = _certify(folder, "responder", (ca, ca_key), purpose="1.3.6.1.5.5.7.3.27")
         ra, ra_key = _certify(folder, "ra", (ca, ca_key))
         other, other_key = _certify(folder, "other", None)
-        self.ca, self.responder = _pem(ca), _pem(responder)
+        self.ca, self.responder, self.other = _pem(ca), _pem(responder), _pem(other)
         write_secrets(
             folder / "secrets",
             ra=_pem(ra) + _key_pem(ra_key),
