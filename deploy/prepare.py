@@ -29,7 +29,6 @@ def prepare(folder: Path) -> None:
     account.write(trust / "authorities.json", json.dumps({"local": str(trust / "local-ca.pem")}) + "\n")
     account.folder(folder / "tsa")
     authority = tsa.make(folder / "tsa" / "authority")
-    shutil.copyfile(authority.anchors_file, trust / "tsa-anchors.pem")
     broker = account.folder(folder / "rabbitmq")
     if not (broker / "definitions.json").exists():
         hashes = {sender: password_hash(keys.password(sender, "broker")) for sender in SENDERS}

@@ -5,7 +5,7 @@ SRG_AR.4). Every decision leaves one (promise G10); if it cannot be written, the
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -75,13 +75,23 @@ class AuditWriter:
 
     async def write(self, connection: Connection, event_type: str, **facts: Any) -> None:
         """Append one leaf in the caller's transaction. Call it last: the chain is locked until the commit."""
-        leaf = Leaf(
-            event_type=event_type,
-            time=datetime.now(UTC),
-            request_id=operation.current().operation_id,
-            **facts,
-        )
+        leaf = leaf_of(event_type, **facts)
         await connection.execute(_APPEND, self.chain_id, leaf.model_dump_json().encode(), _DOMAIN)
+
+    async def append(self, connection: Connection, leaves: Sequence[Leaf]) -> None:
+        """Append leaves of several operations in one transaction, in order; otherwise as `write`."""
+        rows = [(self.chain_id, leaf.model_dump_json().encode(), _DOMAIN) for leaf in leaves]
+        await connection.executemany(_APPEND, rows)
+
+
+def leaf_of(event_type: str, **facts: Any) -> Leaf:
+    """The leaf of an event of the operation in hand."""
+    return Leaf(
+        event_type=event_type,
+        time=datetime.now(UTC),
+        request_id=operation.current().operation_id,
+        **facts,
+    )
 
 
 def digest_set_hash(digests: tuple[bytes, ...]) -> str:

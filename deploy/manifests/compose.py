@@ -135,7 +135,6 @@ def _room(room: Room) -> Mapping[str, Any]:
             "RAKKAN_WEBAUTHN__RP_ID": "localhost",
             "RAKKAN_WEBAUTHN__ORIGINS": '["http://localhost:8081"]',
         },
-        "tsa_connector": {"RAKKAN_TSA__URL": "http://tsa:8080/"},
     }
     published = {"gateway": [f"127.0.0.1:8080:{HTTP_PORT}"], "authentication": [f"127.0.0.1:8081:{HTTP_PORT}"]}
     ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{SIDE_PORT}/readyz', timeout=4)"

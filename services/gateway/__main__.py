@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
     """Open the door while the room lives."""
-    registries = RegistrySource(room.settings.registry, room.trust)
+    registries = RegistrySource(room.settings.registry, room.trust, room.registry)
     room.health.check("registry", registries.check)
     app = make_app(room.bus, room.trust, room.sealing_key, room.settings, registries)
     async with registries.watched(), serve_http(app, room.settings.http) as port:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from statistics import median
 
 _FRESH = timedelta(minutes=10)
+_OFF_FRESH = timedelta(seconds=30)
+"""A quarrel is forgotten soon unless it goes on: a clock that was set right shall be believed again."""
 _OTHERS_MIN = 2
 _ASK_AGAIN_AFTER = timedelta(seconds=10)
 
@@ -30,7 +32,7 @@ class Sighting:
 
 def own_offset_s(sightings: Mapping[str, Sighting], *, now: datetime) -> float | None:
     """How far most TSAs say that we are off; nothing while our clock may be right."""
-    fresh = [one for one in sightings.values() if now - one.seen_at <= _FRESH]
+    fresh = [one for one in sightings.values() if now - one.seen_at <= (_OFF_FRESH if one.is_off else _FRESH)]
     off = [one for one in fresh if one.is_off]
     if len(off) < _OTHERS_MIN or 2 * len(off) <= len(fresh):
         return None
@@ -51,6 +53,10 @@ class Sightings:
 
     def forget(self, name: str) -> None:
         self._of.pop(name, None)
+
+    def off(self) -> tuple[str, ...]:
+        """Those whose time is not ours."""
+        return tuple(name for name, sighting in self._of.items() if sighting.is_off)
 
     def own_offset_s(self, now: datetime) -> float | None:
         return own_offset_s(self._of, now=now)

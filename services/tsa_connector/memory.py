@@ -15,11 +15,12 @@ _SAMPLES_MAX = 64
 _SLOW_FORGOTTEN_AFTER = timedelta(seconds=30)
 _STABLE_AFTER = timedelta(minutes=5)
 _SLOW_TIMES = 3.0
-_SLOW_MORE_S = 0.1
+_SLOW_MORE_S = 0.2
+_SAMPLES_MIN = 3
 
 
 def is_slow(usual_s: float | None, fastest_s: float | None) -> bool:
-    """Who usually takes over three times as long as the fastest of those to choose from, and over 0.1 s longer."""
+    """Who usually takes over three times as long as the fastest of those to choose from, and over 0.2 s longer."""
     if usual_s is None or fastest_s is None:
         return False
     return usual_s > _SLOW_TIMES * fastest_s and usual_s > fastest_s + _SLOW_MORE_S
@@ -105,13 +106,15 @@ class Latency:
     heard_at: datetime | None = None
 
     def heard(self, seconds: float, *, now: datetime, anew: bool = False) -> "Latency":
-        """One more. `anew` forgets the rest: after a trial only what it showed counts."""
-        kept = () if anew else self.samples[-(_SAMPLES_MAX - 1) :]
+        """One more. `anew` forgets the rest once it is twice as quick: after a trial that is what counts."""
+        is_better = anew and self.usual_s is not None and seconds < self.usual_s / 2
+        kept = () if is_better else self.samples[-(_SAMPLES_MAX - 1) :]
         return Latency((*kept, seconds), now)
 
     @property
     def usual_s(self) -> float | None:
-        return median(self.samples) if self.samples else None
+        """The median; nothing before there are enough to tell: a first answer is often late."""
+        return median(self.samples) if len(self.samples) >= _SAMPLES_MIN else None
 
     @property
     def p95_s(self) -> float | None:
@@ -167,6 +170,10 @@ class Memory:
     def trying(self, *, until: datetime) -> "Memory":
         return replace(self, trial_until=until)
 
+    def acquitted(self) -> "Memory":
+        """It did not lie: our own clock did."""
+        return replace(self, verification=Breaker(VERIFICATION))
+
     def connected(self) -> "Memory":
         return replace(self, is_reachable=True)
 
@@ -181,13 +188,14 @@ class Memory:
             is_reachable=True,
         )
 
-    def was_away(self, seconds: float, why: str, *, now: datetime, on_trial: bool = False) -> "Memory":
+    def was_away(self, seconds: float | None, why: str, *, now: datetime, on_trial: bool = False) -> "Memory":
         """No answer, or one that it cannot work now."""
         transport = self.transport.failed(now)
+        late = self.latency if seconds is None else self.latency.heard(seconds, now=now, anew=on_trial)
         return replace(
             self,
             transport=transport,
-            latency=self.latency.heard(seconds, now=now, anew=on_trial),
+            latency=late,
             trial_until=None if on_trial else self.trial_until,
             is_reachable=self.is_reachable and transport.open_until is None,
             last_fault=why,
@@ -229,7 +237,7 @@ class Memories:
 
     def conditions(self, names: Iterable[str], *, now: datetime) -> dict[str, Condition]:
         """Of those to choose from: who is slow shows beside the fastest of them."""
-        names = tuple(names)
-        usual = [usual_s for name in names if (usual_s := self.of(name).latency.usual_s) is not None]
+        alone = {name: self.of(name).condition(now=now) for name in names}
+        usual = [one.usual_s for one in alone.values() if one.usual_s is not None and one.state is not State.RESTING]
         fastest_s = min(usual, default=None)
-        return {name: self.of(name).condition(now=now, fastest_s=fastest_s) for name in names}
+        return {name: self.of(name).condition(now=now, fastest_s=fastest_s) for name in alone}

@@ -40,13 +40,18 @@ class TimestampRequest:
         )
 
 
+def check_digest(digest: bytes, hash_: Hash) -> None:
+    """DIGEST_LENGTH unless the digest has the length of its hash."""
+    if len(digest) != hash_.digest_bytes:
+        raise RakkanError(Code.DIGEST_LENGTH, f"{len(digest)} bytes for {hash_}")
+
+
 def make_request(
     digest: bytes, hash_: Hash, *, allowed: tuple[Hash, ...], nonce: bytes | None = None, policy: str | None = None
 ) -> TimestampRequest:
-    """The question, or the refusal to ask it: DIGEST_LENGTH, or TSA_REFUSED for a hash this TSA does not take."""
+    """The question, or the refusal to ask it: DIGEST_LENGTH, or HASH_ALGORITHM_REFUSED for a hash it does not take."""
     if hash_ not in allowed:
-        raise RakkanError(Code.TSA_REFUSED, f"this TSA takes no {hash_} digests")
-    if len(digest) != hash_.digest_bytes:
-        raise RakkanError(Code.DIGEST_LENGTH, f"{len(digest)} bytes for {hash_}")
+        raise RakkanError(Code.HASH_ALGORITHM_REFUSED, f"this TSA takes no {hash_} digests")
+    check_digest(digest, hash_)
     number = int.from_bytes(nonce, "big") if nonce is not None else secrets.randbits(_NONCE_BITS)
     return TimestampRequest(digest=digest, hash=hash_, nonce=number, policy=policy)

@@ -51,6 +51,85 @@ class Timestamp(Request[Timestamps]):
     """certReq of the request; the connector asks for the certificate in any case, to check by."""
     distinct: int = Field(default=1, ge=1, le=3)
     """How many tokens, each of another authority (double time-stamping)."""
+    for_archive: bool = False
+    """An archive time stamp: from the default's own authority for these, when there is one."""
     tenant_id: Identifier
     client_id: Identifier
     """Whose request it is, for the audit leaf and for what a tenant may use."""
+
+
+class QuotaState(Part):
+    requests: int
+    seconds: int
+    left: int
+
+
+class AuthorityState(Part):
+    """How a TSA stands, as one process of the room sees it; quotas are what all of them share."""
+
+    authority: str
+    label: str
+    url: str
+    classes: tuple[str, ...]
+    """In which it stands today."""
+    state: str
+    """`working`, `on trial`, `being tried`, `resting` or `maintenance`."""
+    why: str
+    usual_ms: float | None
+    p95_ms: float | None
+    offset_ms: float | None
+    """Of its clock against ours, by its last token."""
+    certificate_until: datetime | None
+    quotas: tuple[QuotaState, ...]
+
+
+class AuthorityStates(Reply):
+    instance: str
+    """Which process tells."""
+    registry_version: int
+    own_offset_s: float | None
+    """How far most TSAs say that our own clock is off; nothing while it may be right."""
+    authorities: tuple[AuthorityState, ...]
+
+
+class ReadAuthorities(Request[AuthorityStates]):
+    """How the TSAs stand."""
+
+    TYPE: ClassVar[str] = "tsa_connector.read_authorities.v1"
+    REPLY: ClassVar[type[Reply]] = AuthorityStates
+
+
+class Reason(Part):
+    authority: str
+    standing: str
+    """`asked`, `if needed` or `left out`."""
+    why: str
+
+
+class Explanation(Reply):
+    choice: str
+    """What is chosen by: an authority, or a class."""
+    refused: str | None
+    """The code of the refusal that the request would meet before anybody is asked."""
+    reasons: tuple[Reason, ...]
+    """In the order of asking; then those who are left out."""
+
+
+class ExplainTimestamp(Request[Explanation]):
+    """Who would be asked for a token now, in which order, and why. Nobody is asked and nothing is spent.
+
+    Refused with TSA_UNKNOWN, TSA_POLICY_REFUSED or HASH_ALGORITHM_REFUSED as Timestamp would be.
+    """
+
+    TYPE: ClassVar[str] = "tsa_connector.explain_timestamp.v1"
+    REPLY: ClassVar[type[Reply]] = Explanation
+
+    digest: Digest
+    """Among TSAs of the same cost the digest decides, so that it can be told beforehand."""
+    hash: Hash
+    authority: Identifier | None = None
+    assurance_class: Identifier | None = None
+    policy: Identifier | None = None
+    distinct: int = Field(default=1, ge=1, le=3)
+    for_archive: bool = False
+    tenant_id: Identifier

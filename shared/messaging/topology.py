@@ -88,16 +88,20 @@ ROUTES = {
         _route(ca_connector.ConfirmOrder, "sam"),
         _route(ca_connector.RevokeCertificate, "sam"),
         _route(tsa_connector.Timestamp, "gateway", timeout_s=15.0),
+        _route(tsa_connector.ReadAuthorities, OPERATOR),
+        _route(tsa_connector.ExplainTimestamp, OPERATOR),
         _route(authentication.CheckToken, "gateway"),
         _route(authentication.AddTenant, OPERATOR),
         _route(authentication.AddClient, OPERATOR, repeatable=False),
         _route(authentication.ListAccounts, OPERATOR),
+        _route(authentication.SetNoticeAddress, OPERATOR),
+        _route(authentication.NoticeAuthenticator, "sam"),
         _route(authentication.SuspendClient, OPERATOR),
         _route(authentication.SuspendTenant, OPERATOR),
     )
 }
 
-PREFETCH = {"sam": 32, "svg": 4, "ca_connector": 8, "tsa_connector": 16, "authentication": 16}
+PREFETCH = {"sam": 32, "svg": 4, "ca_connector": 8, "tsa_connector": 64, "authentication": 16}
 """Messages in hand at once in one process of a listener, for each of its queues."""
 
 LISTENERS = tuple(dict.fromkeys(route.listener for route in ROUTES.values()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import structlog
-from prometheus_client import Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from shared.errors import Code, RakkanError
 from shared.registry.model import Registry
@@ -19,9 +19,6 @@ from shared.settings import RegistryFiles, SettingsError, secret
 from shared.trust import Trust
 
 log = structlog.get_logger()
-
-_VERSION = Gauge("rakkan_registry_version", "Version of the registry of trust services in use.")
-_REFUSED = Gauge("rakkan_registry_refused", "1 while the registry's file is one that this room refuses to use.")
 
 Listener = Callable[[Registry], Awaitable[None]]
 
@@ -32,7 +29,11 @@ class RegistrySource:
     A listener that raises RakkanError refuses the new registry: a room that could not work by it stays with the old.
     """
 
-    def __init__(self, files: RegistryFiles, trust: Trust) -> None:
+    def __init__(self, files: RegistryFiles, trust: Trust, figures: CollectorRegistry | None = None) -> None:
+        """`figures` is the room's own page of metrics."""
+        page = CollectorRegistry() if figures is None else figures
+        self._version = Gauge("rakkan_registry_version", "Version of the registry in use", registry=page)
+        self._refused = Gauge("rakkan_registry_refused", "1 while its file is refused here", registry=page)
         self._files = files
         self._trust = trust
         self._listeners: list[Listener] = []
@@ -87,7 +88,7 @@ class RegistrySource:
             for listener in self._listeners:
                 await listener(new)
         except (RakkanError, SettingsError, OSError) as fault:
-            _REFUSED.set(1)
+            self._refused.set(1)
             log.error("registry refused", why=str(fault), in_use=self.current.version)  # noqa: TRY400 - an expected fault
             return False
         self.current = new
@@ -111,7 +112,6 @@ class RegistrySource:
     def _read(self) -> tuple[bytes, bytes]:
         return self._files.file.read_bytes(), self._files.signatures_file.read_bytes()
 
-    @staticmethod
-    def _use(registry: Registry) -> None:
-        _VERSION.set(registry.version)
-        _REFUSED.set(0)
+    def _use(self, registry: Registry) -> None:
+        self._version.set(registry.version)
+        self._refused.set(0)

@@ -2,22 +2,25 @@
 
 import asyncio
 import hashlib
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from deploy.local.tsa import OTHER_POLICY, POLICY, Server, make
-from services.tsa_connector.client import TSAClient
 from services.tsa_connector.handlers import Handlers
-from services.tsa_connector.settings import TSA, trusted
 from shared.algorithms import Hash
 from shared.errors import Code, RakkanError
+from shared.messaging import operation
 from tests.support.openssl import openssl
 from tests.support.timestamps import asking
+from tests.support.tls_files import make_tls_files
+from tests.support.tsa_rooms import entry, registry_of, tsa_room
 
 DOCUMENT = b"the document that is time-stamped"
 
@@ -33,13 +36,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def connector(url: str, anchors_file: Path, **more: object) -> AsyncIterator[Handlers]:
-    settings = TSA.model_validate({"url": url, "anchors_file": anchors_file, "hashes": tuple(Hash), **more})
-    client = TSAClient.open(settings)
-    try:
-        yield Handlers(endpoint=client, tsa=trusted(settings), hashes=settings.hashes, policy=settings.policy)
-    finally:
-        await client.close()
+async def connector(
+    url: str, anchors_file: Path, *, secrets_folder: Path = Path(), **more: object
+) -> AsyncIterator[Handlers]:
+    anchor = await asyncio.to_thread(anchors_file.read_text)
+    tsa = entry(url, anchor=anchor, hashes=tuple(Hash), **more)
+    async with tsa_room(registry_of({"clock": tsa}), secrets_folder=secrets_folder) as room:
+        with operation.begin("gateway", timeout_s=20):
+            yield room.handlers
 
 
 def digest_of(hash_: Hash) -> bytes:
@@ -73,7 +77,7 @@ def head(status: str = "200 OK", *lines: str) -> bytes:
 
 @pytest.mark.parametrize("hash_", Hash)
 async def test_openssl_accepts_a_token_over_every_hash(server: Server, tmp_path: Path, hash_: Hash) -> None:
-    async with connector(server.url, server.authority.anchors_file, accuracy_max_s=1.0) as handlers:
+    async with connector(server.url, server.authority.anchors_file, accuracy_max_ms=1000) as handlers:
         (stamped,) = (await handlers.timestamp(asking(digest_of(hash_), hash_))).tokens
     (tmp_path / "token").write_bytes(stamped.token)
     verified = openssl(
@@ -100,9 +104,10 @@ async def test_the_callers_nonce_is_in_the_token(server: Server) -> None:
 
 
 async def test_the_policy_asked_for_is_the_policy_given(server: Server) -> None:
-    async with connector(server.url, server.authority.anchors_file, policy=OTHER_POLICY) as handlers:
-        await handlers.timestamp(asking(digest_of(Hash.SHA256)))
-    await refused(Code.TSA_REFUSED, server.url, server.authority.anchors_file, policy="2.999.7")
+    async with connector(server.url, server.authority.anchors_file) as handlers:
+        (stamped,) = (await handlers.timestamp(asking(digest_of(Hash.SHA256), policy=OTHER_POLICY))).tokens
+    assert stamped.policy == OTHER_POLICY
+    await refused(Code.TSA_POLICY_REFUSED, server.url, server.authority.anchors_file, default_policy="2.999.7")
     await refused(Code.TSA_UNTRUSTED, server.url, server.authority.anchors_file, policies=(OTHER_POLICY,))
     async with connector(server.url, server.authority.anchors_file, policies=(POLICY,)) as handlers:
         await handlers.timestamp(asking(digest_of(Hash.SHA256)))
@@ -174,7 +179,19 @@ async def test_what_is_no_timestamp_reply_is_refused(server: Server, answer: byt
         await refused(code, url, server.authority.anchors_file)
 
 
-async def test_the_tsa_is_told_who_asks(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("login", "told"),
+    [
+        ({"kind": "basic", "username": "rakkan", "secret": "secret"}, b"authorization: Basic cmFra2FuOm9wZW4gc2VzYW1l"),
+        ({"kind": "bearer", "secret": "secret"}, b"authorization: Bearer open sesame"),
+        ({"kind": "header", "header": "x-api-key", "secret": "secret"}, b"x-api-key: open sesame"),
+        (
+            {"kind": "hook", "hook": "licence_file", "header": "x-licence", "secret": "secret"},
+            b"x-licence: b3BlbiBzZXNhbWUK",
+        ),
+    ],
+)
+async def test_the_tsa_is_told_who_asks(server: Server, tmp_path: Path, login: dict[str, str], told: bytes) -> None:
     heads: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -185,8 +202,60 @@ async def test_the_tsa_is_told_who_asks(server: Server, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("open sesame\n")
     async with await asyncio.start_server(note, "127.0.0.1", 0) as door:
         url = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}/"
-        anchors = server.authority.anchors_file
-        await refused(Code.TSA_UNAVAILABLE, url, anchors, username="rakkan", password_file=tmp_path / "secret")
-        await refused(Code.TSA_UNAVAILABLE, url, anchors, bearer_file=tmp_path / "secret")
-    assert b"basic cmfra2fuom9wzw4gc2vzyw1l" in heads[0].lower()
-    assert b"bearer open sesame" in heads[1].lower()
+        more = {"login": login, "secrets_folder": tmp_path}
+        await refused(Code.TSA_UNAVAILABLE, url, server.authority.anchors_file, **more)
+    assert told.lower() in heads[0].lower()
+    assert told.partition(b": ")[2] in heads[0]
+
+
+@dataclass(frozen=True)
+class TLSDoor:
+    """A web server that asks for a certificate, in front of OpenSSL's TSA."""
+
+    url: str
+    anchor: str
+    folder: Path
+
+
+@pytest.fixture
+async def tls_door(server: Server, tmp_path: Path) -> AsyncIterator[TLSDoor]:
+    names = {"server": "127.0.0.1", "client": "rakkan", "other": "other.example"}
+    root = make_tls_files(tmp_path, names)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    context.load_verify_locations(cadata=root)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            sent = await reader.readuntil(b"\r\n\r\n")
+            length = int(sent.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            answer = await asyncio.to_thread(server.authority.answer, await reader.readexactly(length))
+            writer.write(head("200 OK", "Content-Type: application/timestamp-reply", f"Content-Length: {len(answer)}"))
+            writer.write(answer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context) as door:
+        yield TLSDoor(f"https://127.0.0.1:{door.sockets[0].getsockname()[1]}/", root, tmp_path)
+
+
+async def test_the_tsa_knows_us_by_our_certificate(server: Server, tls_door: TLSDoor) -> None:
+    login = {"kind": "mtls", "secret": "client.pem"}
+    more = {"tls_anchors": [tls_door.anchor], "secrets_folder": tls_door.folder}
+    async with connector(tls_door.url, server.authority.anchors_file, login=login, **more) as handlers:
+        assert (await handlers.timestamp(asking(digest_of(Hash.SHA256)))).tokens
+    await refused(Code.TSA_UNAVAILABLE, tls_door.url, server.authority.anchors_file, **more)
+
+
+async def test_a_web_server_that_is_not_who_it_should_be_is_told_nothing(server: Server, tls_door: TLSDoor) -> None:
+    login = {"kind": "mtls", "secret": "client.pem"}
+    more = {"login": login, "secrets_folder": tls_door.folder}
+    anchors = server.authority.anchors_file
+    # Of a root that is not believed for this TSA, and of the right root under another name.
+    await refused(Code.TSA_UNAVAILABLE, tls_door.url, anchors, **more)
+    elsewhere = tls_door.url.replace("127.0.0.1", "localhost")
+    await refused(Code.TSA_UNAVAILABLE, elsewhere, anchors, tls_anchors=[tls_door.anchor], **more)

@@ -295,7 +295,7 @@ def test_a_question_is_refused_before_it_is_asked() -> None:
     assert length.value.code is Code.DIGEST_LENGTH
     with pytest.raises(RakkanError) as hash_:
         make_request(b"\0" * 64, Hash.SHA512, allowed=(Hash.SHA256,))
-    assert hash_.value.code is Code.TSA_REFUSED
+    assert hash_.value.code is Code.HASH_ALGORITHM_REFUSED
 
 
 def test_each_question_has_its_own_nonce_of_64_bits() -> None:

@@ -1,4 +1,7 @@
-"""A TSA that is down, slow or lying, in the place of the real one and with its real keys: an error, never a token."""
+"""A TSA that is down, slow or lying, in the place of the real one and with its real keys: an error, never a token.
+
+The other TSA of the stack is in maintenance here: nobody can take over.
+"""
 
 import asyncio
 import base64
@@ -13,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from asn1crypto import cms, tsp
 from cryptography import x509
@@ -26,7 +30,6 @@ from services.tsa_connector.request import TimestampRequest
 from shared.algorithms import HASH_BY_OID
 from tests.support.lying_tsa import Holder, Lies, LyingTSA, Profile
 from tests.support.partner import Answer
-from tests.support.replicas import Replica
 from tests.support.world import World
 
 _TIMEOUT_S = 2.0
@@ -58,18 +61,37 @@ class StandIn(Authority):
 
 @pytest.fixture(scope="module")
 async def place(world: World) -> AsyncIterator[Stack]:
-    """The TSA's address, free; and a connector that insists on a policy and is not as patient."""
+    """The TSA's address, free; and a registry that leaves nobody else and is not as patient."""
     rooms = world.stack.rooms
-    await asyncio.to_thread(rooms.program("tsa_connector").stop)
+    before = rooms.registry.read()
     await asyncio.to_thread(rooms.tsa.stop)
-    settings = {"RAKKAN_TSA__POLICY": POLICY, "RAKKAN_TSA__TIMEOUT_S": str(_TIMEOUT_S)}
     try:
-        async with Replica.started(world.stack, "tsa_connector", settings):
-            yield world.stack
+        yield world.stack
     finally:
+        before.pop("version")
         await asyncio.to_thread(rooms.start_tsa)
-        await asyncio.to_thread(rooms.start, "tsa_connector")
-        await asyncio.to_thread(rooms.wait_ready, "tsa_connector")
+        await taken_up(world.stack, before)
+
+
+@pytest.fixture(autouse=True)
+async def fresh(place: Stack, request: pytest.FixtureRequest) -> None:
+    """An entry that changed is believed again, whatever its TSA did in the test before."""
+    registry = place.rooms.registry.read()
+    registry.pop("version")
+    tsas = registry["time_stamping_authorities"]
+    tsas["local"] |= {"timeout_s": _TIMEOUT_S, "label": request.node.name[:200]}
+    tsas["second"] |= {"status": "maintenance"}
+    await taken_up(place, registry)
+
+
+async def taken_up(stack: Stack, registry: dict[str, Any]) -> None:
+    """In use in the room, which looks at the file every few seconds."""
+    await asyncio.to_thread(stack.rooms.registry.write, registry)
+    version = stack.rooms.registry.read()["version"]
+    url = f"{stack.rooms.health_url('tsa_connector')}/metrics"
+    async with asyncio.timeout(30), httpx.AsyncClient() as client:
+        while f"rakkan_registry_version {version}.0" not in (await client.get(url)).text:  # noqa: ASYNC110 - another process takes it up
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
