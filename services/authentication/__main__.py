@@ -10,11 +10,16 @@ import structlog
 
 from services.authentication.app import ROOM, make_app
 from services.authentication.handlers import Handlers
+from services.authentication.mailing import Mailer
+from services.authentication.notices import Notices, send_for_ever
 from services.authentication.settings import Settings
 from services.authentication.signers import add_signer_pages
 from services.authentication.store import Store
 from services.authentication.store_accounts import AccountStore
+from services.authentication.store_notices import NoticeStore
 from shared import messaging, runtime
+from shared.audit import AuditWriter
+from shared.database import Pool
 from shared.errors import RakkanError
 from shared.http import serve_http
 from shared.settings import SettingsError
@@ -42,13 +47,24 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
         now=_now,
     )
     accounts = AccountStore(room.pool, room.audit)
+    notices = make_notices(room.pool, room.audit, settings)
     add_pages = partial(add_signer_pages, store=accounts, bus=room.bus, trust=room.trust, settings=settings, now=_now)
     app = make_app(store, room.bus, room.trust, tokens_key, settings, add_pages=add_pages, now=_now)
     async with serve_http(app, settings.http) as port, asyncio.TaskGroup() as group:
-        sweeping = group.create_task(_sweep(store, accounts))
+        tasks = [
+            group.create_task(_sweep(store, accounts)),
+            group.create_task(send_for_ever(notices, every_s=settings.notices.every_s, sleep=asyncio.sleep)),
+        ]
         log.info("door open", url=settings.issuer, port=port)
-        yield handlers.by_message()
-        sweeping.cancel()
+        yield {**handlers.by_message(), **notices.by_message()}
+        for task in tasks:
+            task.cancel()
+
+
+def make_notices(pool: Pool, audit: AuditWriter, settings: Settings) -> Notices:
+    host = settings.notices.host
+    mailer = Mailer(settings.notices, host) if host else None
+    return Notices(store=NoticeStore(pool, audit), mailer=mailer, settings=settings, now=_now)
 
 
 async def _sweep(store: Store, accounts: AccountStore) -> None:

@@ -1,16 +1,18 @@
 """The settings of authentication."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
 from shared.http import HTTPDoor
-from shared.settings import Database, RoomSettings, Section
+from shared.settings import Database, Port, RoomSettings, Section
 
 TOKEN_LIFETIME_MAX_S = 86_400
+_EMAIL = re.compile(r"[^\s@<>]{1,64}@[A-Za-z0-9.-]{1,189}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -55,6 +57,40 @@ class IdP(Section):
                 raise ValueError("the identity provider's issuer is an https URL (http on loopback only)")
             if not self.client_id or not self.tenant_id or self.client_secret_file is None:
                 raise ValueError("an identity provider needs client_id, client_secret_file and tenant_id")
+        return self
+
+
+class Notices(Section):
+    """Mails that tell a signer that a passkey was added to her account. Off without a host."""
+
+    host: str | None = None
+    """The mail server."""
+    port: Port = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    """`none` is for a server on loopback."""
+    ca_file: Path | None = None
+    """Whom the server's certificate may be from, where that is not whom this machine trusts."""
+    user: str | None = None
+    password_file: Path | None = None
+    sender: str = Field(default="", max_length=254)
+    """The address that the mails come from."""
+    operator_email: str | None = Field(default=None, max_length=254)
+    """Who is told in the place of a signer without an address, or whose address is refused."""
+    timeout_s: float = Field(default=30.0, gt=0, le=300)
+    """For one mail, from connecting to the server's last word."""
+    every_s: float = Field(default=5.0, gt=0)
+    """How often it is looked for mails that wait."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.host is None:
+            return self
+        if not _EMAIL.fullmatch(self.sender) or not _EMAIL.fullmatch(self.operator_email or self.sender):
+            raise ValueError("notices need an e-mail address as sender, and the operator's is one too")
+        if self.tls == "none" and self.host not in _LOOPBACK:
+            raise ValueError("mail goes without TLS to a server on loopback only")
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
         return self
 
 
@@ -113,6 +149,7 @@ class Settings(RoomSettings):
     """32 random bytes in base64, under which the TOTP secrets of log-ins are kept. Without, no passwords."""
     idp: IdP = IdP()
     mtls: MTLS = MTLS()
+    notices: Notices = Notices()
 
     @property
     def sees_certificates(self) -> bool:

@@ -20,6 +20,7 @@ from shared.contracts.authentication import (
     ClientMethod,
     ClientRow,
     ListAccounts,
+    SetNoticeAddress,
     SuspendClient,
     SuspendTenant,
     TenantRow,
@@ -127,6 +128,7 @@ class Door:
             "add-signer": self._add_signer,
             "add-credential": self._add_credential,
             "ticket": self._ticket,
+            "notice-address": self._notice_address,
             "authenticators": self._authenticators,
             "remove-authenticator": self._remove_authenticator,
             "list": self._list,
@@ -188,6 +190,11 @@ class Door:
         text = f"A ticket for the signer {words.user}: once, until {issued.expires_at:%Y-%m-%d %H:%M} UTC."
         facts = {"user_id": words.user, "expires_at": issued.expires_at.isoformat()}
         self._tell_with_secret(words, inputs, text, facts, "enrollment_url" if base else "ticket", address)
+
+    async def _notice_address(self, words: Words, _: Inputs) -> None:
+        await self._ask(_request(SetNoticeAddress, tenant_id=words.tenant, user_id=words.user, email=words.email))
+        told = "is told of added passkeys at that address" if words.email else "has no address for notices"
+        self._terminal.tell(f"{words.user} {told}.", {"user_id": words.user})
 
     async def _authenticators(self, words: Words, _: Inputs) -> None:
         """Only what can be removed; whose documents were signed is the signer's own business."""

@@ -3,9 +3,17 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from shared.contracts.base import Done, Identifier, Name, Part, Reply, Request, Sealed
+from shared.contracts.base import Done, Identifier, Job, Name, Part, Reply, Request, Sealed
+
+EmailAddress = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,187}[A-Za-z0-9])$"
+    ),
+]
+"""As it stands in an envelope: ASCII, no quotes, no comments, no names."""
 
 
 class TokenFacts(Reply):
@@ -72,6 +80,29 @@ class AddClient(Request[ClientAdded]):
     redirect_uris: Annotated[tuple[Annotated[str, Field(max_length=2048)], ...], Field(max_length=16)] = ()
     """Where signers may be sent back to, compared character by character."""
     flags: tuple[ClientFlag, ...] = ()
+
+
+class SetNoticeAddress(Request[Done]):
+    """Where a signer is told what changes about her account; None takes it away. Refused with NOT_FOUND (tenant)."""
+
+    TYPE: ClassVar[str] = "authentication.set_notice_address.v1"
+    REPLY: ClassVar[type[Reply]] = Done
+
+    tenant_id: Identifier
+    user_id: Identifier
+    email: EmailAddress | None
+
+
+class NoticeAuthenticator(Job):
+    """Tell a signer that an authenticator was added to her account."""
+
+    TYPE: ClassVar[str] = "authentication.notice_authenticator.v1"
+
+    authenticator_id: Identifier
+    tenant_id: Identifier
+    user_id: Identifier
+    added_at: datetime
+    usable_from: datetime
 
 
 class TenantRow(Part):

@@ -35,10 +35,11 @@ from shared.contracts.approval import (
     TicketIssued,
     VerifyLogin,
 )
+from shared.contracts.authentication import NoticeAuthenticator
 from shared.contracts.base import Done
 from shared.database import Connection
 from shared.errors import Code, RakkanError
-from shared.messaging import operation
+from shared.messaging import operation, outbox
 from shared.sealing import Secrets, seal, unseal
 
 _CHALLENGE_BYTES = 32
@@ -193,6 +194,9 @@ class AuthenticatorHandlers:
                 public_key_hash=hashlib.sha256(authenticator.public_key).hexdigest(),
                 **by,
             )
+            await outbox.post(
+                connection, _notice(authenticator, signer), message_id=f"notice:{authenticator.authenticator_id}"
+            )
         return AuthenticatorAdded(
             authenticator_id=authenticator.authenticator_id, usable_from=authenticator.usable_from
         )
@@ -343,6 +347,17 @@ class AuthenticatorHandlers:
             tenant=signer.tenant_id,
             subject={"signer_id": signer.signer_id} | subject,
         )
+
+
+def _notice(authenticator: Authenticator, signer: Signer) -> NoticeAuthenticator:
+    """What its owner is told by another way than the page."""
+    return NoticeAuthenticator(
+        authenticator_id=authenticator.authenticator_id,
+        tenant_id=signer.tenant_id,
+        user_id=signer.user_id,
+        added_at=authenticator.added_at,
+        usable_from=authenticator.usable_from,
+    )
 
 
 def _ticket_hash(text: str) -> bytes:
