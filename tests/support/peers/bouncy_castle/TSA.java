@@ -55,6 +55,10 @@ public class TSA {
 
     void answer(HttpExchange exchange) throws java.io.IOException {
         try (exchange) {
+            if (!exchange.getRequestMethod().equals("POST")) {
+                exchange.sendResponseHeaders(405, -1);
+                return;
+            }
             byte[] reply = reply(exchange.getRequestBody().readAllBytes());
             exchange.getResponseHeaders().set("Content-Type", "application/timestamp-reply");
             exchange.sendResponseHeaders(200, reply.length);
