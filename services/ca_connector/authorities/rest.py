@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from cryptography import x509
 
-from services.ca_connector.answers import look, words
+from services.ca_connector.answers import JSON, look, words
 from services.ca_connector.authorities import Capabilities, Health, Surroundings
 from services.ca_connector.authorities.rest_connection import Call, Connection, Login, Place, RevocationCall
 from services.ca_connector.certificates import chain_for, read_certificates
@@ -97,12 +97,16 @@ class Rest:
             raise RakkanError(Code.AUTHORITY_REFUSED, "the registry describes no call to revoke")
         revocation = values_of_revocation(order.chain[0], reason=reason, at=at, reasons=self.connection.reasons)
         answer = await self.door.ask(call, self._values(order) | _kept(order) | revocation)
-        if answer.status not in _SUCCESSES and not _was_before(call, said := self._reason(answer)):
+        if answer.status in _SUCCESSES:
+            self._demand_shown(call, answer)
+        elif not _was_before(call, said := self._reason(answer)):
             raise RakkanError(Code.AUTHORITY_REFUSED, f"not revoked: {said}")
 
     async def check(self) -> Health:
         if self.connection.check is not None:
-            self._demand_success(await self.door.ask(self.connection.check, {}))
+            answer = await self.door.ask(self.connection.check, {})
+            self._demand_success(answer)
+            self._demand_shown(self.connection.check, answer)
         elif self.connection.login.kind == "token":
             await self.door.log_in()
         return Health(chain=await self._issuers())
@@ -205,6 +209,15 @@ class Rest:
         if answer.status not in _SUCCESSES:
             detail = f"HTTP status {answer.status}: {self._reason(answer)}"
             raise RakkanError(Code.AUTHORITY_UNTRUSTED, detail)
+
+    @staticmethod
+    def _demand_shown(call: Call, answer: Answer) -> None:
+        """A page of somebody else's may have any status: JSON that is none is not believed."""
+        document = _document(answer)
+        if answer.body and document is None and answer.content_type in JSON:
+            raise RakkanError(Code.AUTHORITY_UNTRUSTED, "an answer that is not JSON")
+        if call.shows is not None and not _at(answer, document, call.shows):
+            raise RakkanError(Code.AUTHORITY_UNTRUSTED, "a success without what one must hold")
 
     def _values(self, order: Order) -> dict[str, Any]:
         return values_of(order, self.ca.profiles[order.profile], now=self.now())

@@ -54,6 +54,8 @@ class Call(Entry):
     """Not yet: asked again later."""
     loses: Statuses = frozenset({404, 410})
     """It does not know the order (any more): an operator must look. Asked by `find`: it was never placed."""
+    shows: Place | None = None
+    """Where something must stand in a success of `revoke` or `check`, which has nothing else to tell it by."""
 
     @property
     def names(self) -> frozenset[str]:

@@ -121,13 +121,17 @@ class Vault:
         answer = await self._ask(f"{self.mount}/revoke", {"certificate": certificate})
         if answer.status == _BAD_REQUEST:
             raise RakkanError(Code.AUTHORITY_REFUSED, f"not revoked: {why(answer, '/errors/0')}")
-        _read(answer)
+        # Of one that has expired it only warns: that one is on no list and needs none.
+        told = _read(answer)
+        if not look(told, "/data/revocation_time") and not look(told, "/warnings/0"):
+            raise RakkanError(Code.AUTHORITY_UNTRUSTED, "an answer that does not say since when it is revoked")
 
     async def check(self) -> Health:
         answer = await self._ask(f"{self.issuer}/json", None)
         stated = look(_read(answer), "/data/ca_chain")
-        certificates = tuple(one for pem in stated or () for one in read_certificates(str(pem).encode()))
-        return Health(chain=certificates)
+        if not isinstance(stated, list) or not stated:
+            raise RakkanError(Code.AUTHORITY_UNTRUSTED, "it states no chain")
+        return Health(chain=tuple(one for pem in stated for one in read_certificates(str(pem).encode())))
 
     async def close(self) -> None:
         await self.peer.close()
