@@ -206,21 +206,31 @@ def _check_extensions(
 
 
 def _check_scope(scope: x509.IssuingDistributionPoint, certificate: x509.Certificate | None) -> None:
+    others_only = scope.only_contains_user_certs if _is_ca(certificate) else scope.only_contains_ca_certs
     limited = (
         scope.only_contains_attribute_certs
-        or scope.only_contains_ca_certs
+        or others_only
         or scope.indirect_crl
         or scope.only_some_reasons
         or scope.relative_name
     )
     if limited:
-        raise _refused("the list does not cover the certificates of signers")
+        raise _refused("the list does not cover such certificates")
     if scope.full_name is None or certificate is None:
         return
     # One of several parts of a list: the certificate must say that this is its part (RFC 5280 6.3.3 b 2).
     parts = {name.value for name in scope.full_name if isinstance(name, x509.UniformResourceIdentifier)}
     if not parts & set(list_urls(certificate)):
         raise _refused("the list is a part that does not cover the certificate")
+
+
+def _is_ca(certificate: x509.Certificate | None) -> bool:
+    try:
+        return certificate is not None and (
+            certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        )
+    except x509.ExtensionNotFound:
+        return False
 
 
 def list_urls(certificate: x509.Certificate) -> tuple[str, ...]:

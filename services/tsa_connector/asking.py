@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from services.tsa_connector.client import BrokenError, LateError, NotSentError
-from services.tsa_connector.clock import Sighting, Sightings
+from services.tsa_connector.clock import Sighting
 from services.tsa_connector.frames import Reading
 from services.tsa_connector.memory import Memories, Memory
 from services.tsa_connector.request import TimestampRequest, make_request
@@ -112,7 +112,6 @@ class Asking:
     quotas: Quotas
     statuses: Statuses
     memories: Memories
-    sightings: Sightings
     metrics: Metrics
     now: Callable[[], datetime]
 
@@ -180,18 +179,18 @@ class Asking:
         return replace(about, reading=reading)
 
     def _saw(self, plan: Plan, offset_s: float, reading: Reading, now: datetime) -> None:
-        self.sightings.saw(plan.name, Sighting(offset_s, plan.tsa.clock_tolerance_s, now))
+        self.memories.sightings.saw(plan.name, Sighting(offset_s, plan.tsa.clock_tolerance_s, now))
         until = reading.not_after
         self._remember(plan, lambda m: replace(m, offset_s=offset_s, offset_at=now, certificate_until=until))
 
     def _untimely(self, plan: Plan, about: Attempt, fault: str) -> Attempt:
         """A false time: the TSA's, unless most TSAs say that it is ours."""
-        own_s = self.sightings.own_offset_s(self.now())
+        own_s = self.memories.sightings.own_offset_s(self.now())
         if own_s is None:
             return self._refused(plan, about, RakkanError(Code.TSA_UNTRUSTED, fault))
         log.error("our own clock is off", seconds=round(own_s, 3))
         # Those who were taken for liars before it was known are believed again.
-        for name in self.sightings.off():
+        for name in self.memories.sightings.off():
             self.memories.change(name, Memory.acquitted)
         self._remember(plan, lambda m: m.declined(now=self.now(), on_trial=plan.is_on_trial))
         return replace(about, code=Code.TSA_UNAVAILABLE, detail=f"our own clock is off by {own_s:+.0f} s")

@@ -58,15 +58,6 @@ class Reading:
     """When the signer's certificate ends."""
 
 
-@dataclass(frozen=True)
-class CertificateStatus:
-    """What a CRL or an OCSP answer says of a certificate."""
-
-    is_revoked: bool
-    until: datetime
-    """How long it may be relied on."""
-
-
 def link_out(link: Link) -> list[Any]:
     return [text(link.certificate), text(link.issuer), list(link.ocsp_urls), list(link.crl_urls)]
 

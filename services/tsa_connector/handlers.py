@@ -7,7 +7,6 @@ from typing import Protocol
 import structlog
 
 from services.tsa_connector.asking import Attempt, Question
-from services.tsa_connector.clock import Sightings
 from services.tsa_connector.memory import Condition, Memories
 from services.tsa_connector.obtaining import Obtained
 from services.tsa_connector.request import check_digest
@@ -57,7 +56,6 @@ class Handlers:
         recorder: Recorder,
         store: Store,
         memories: Memories,
-        sightings: Sightings,
         now: Callable[[], datetime],
     ) -> None:
         self.instance = instance
@@ -66,7 +64,6 @@ class Handlers:
         self.recorder = recorder
         self.store = store
         self.memories = memories
-        self.sightings = sightings
         self.now = now
 
     async def timestamp(self, message: Timestamp) -> Timestamps:
@@ -108,7 +105,7 @@ class Handlers:
         return AuthorityStates(
             instance=self.instance,
             registry_version=registry.version,
-            own_offset_s=self.sightings.own_offset_s(now),
+            own_offset_s=self.memories.sightings.own_offset_s(now),
             authorities=tuple(
                 self._state(name, tsa, conditions[name], left.get(name, ()), now=now) for name, tsa in tsas.items()
             ),

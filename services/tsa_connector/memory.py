@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from statistics import median, quantiles
 
+from services.tsa_connector.clock import Sightings
+
 _SAMPLES_MAX = 64
 _SLOW_FORGOTTEN_AFTER = timedelta(seconds=30)
 _STABLE_AFTER = timedelta(minutes=5)
@@ -223,6 +225,7 @@ class Memories:
 
     def __init__(self) -> None:
         self._of: dict[str, Memory] = {}
+        self.sightings = Sightings()
 
     def of(self, name: str) -> Memory:
         return self._of.get(name) or Memory()
@@ -234,6 +237,7 @@ class Memories:
     def forget(self, name: str) -> None:
         """An entry that officers changed begins anew."""
         self._of.pop(name, None)
+        self.sightings.forget(name)
 
     def conditions(self, names: Iterable[str], *, now: datetime) -> dict[str, Condition]:
         """Of those to choose from: who is slow shows beside the fastest of them."""

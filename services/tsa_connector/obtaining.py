@@ -123,8 +123,8 @@ class Obtaining:
         if len(chosen.order) < wish.distinct:
             raise _too_few(chosen, wish)
         now = self._now()
-        if not self._asking.sightings.may_ask(now):
-            off_s = self._asking.sightings.own_offset_s(now) or 0.0
+        if not self._asking.memories.sightings.may_ask(now):
+            off_s = self._asking.memories.sightings.own_offset_s(now) or 0.0
             raise NoTokenError(Code.TSA_UNAVAILABLE, f"our own clock is off by {off_s:+.0f} s")
         run = _Run(question, registry, chosen, conditions, deque(chosen.order))
         tokens = [await self._one(run)] if wish.distinct == 1 else await self._several(run, wish.distinct)

@@ -18,7 +18,6 @@ import structlog
 
 from services.tsa_connector.frames import (
     LENGTHS,
-    CertificateStatus,
     Link,
     Reading,
     lengths,
@@ -29,6 +28,7 @@ from services.tsa_connector.frames import (
 )
 from services.tsa_connector.reader import token_head
 from services.tsa_connector.request import TimestampRequest
+from services.tsa_connector.revocation import Revocation
 from services.tsa_connector.settings import Readers
 from shared.errors import Code, RakkanError
 from shared.registry import TimeStampingAuthority
@@ -213,11 +213,11 @@ class ReaderPool:
         head = token_head(tsa, request, asked_at=asked_at, now=now, with_certificates=with_certificates)
         return reading_in(*await self._read(pack(head, body)))
 
-    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> CertificateStatus:
+    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> Revocation:
         """`kind` is `crl` or `ocsp`. TSA_UNTRUSTED when it is no status of this certificate for now."""
         names = {"certificate": text(link.certificate), "issuer": text(link.issuer)}
         told, _ = await self._read(pack({"op": kind, "now": now.isoformat(), **names}, body))
-        return CertificateStatus(told["is_revoked"], datetime.fromisoformat(told["until"]))
+        return Revocation(told["is_revoked"], datetime.fromisoformat(told["until"]))
 
     async def _read(self, frame: bytes) -> Frame:
         reader = min(self._readers, key=lambda one: (not one.ready.is_set(), len(one.jobs)))

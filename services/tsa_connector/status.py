@@ -13,8 +13,8 @@ from typing import Protocol
 import structlog
 from cryptography import x509
 
-from services.tsa_connector.frames import CertificateStatus, Link, Reading
-from services.tsa_connector.revocation import ocsp_request
+from services.tsa_connector.frames import Link, Reading
+from services.tsa_connector.revocation import Revocation, ocsp_request
 from shared.errors import Code, RakkanError
 from shared.registry import TimeStampingAuthority
 
@@ -32,7 +32,7 @@ class Sources(Protocol):
 
 
 class Readers(Protocol):
-    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> CertificateStatus: ...
+    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> Revocation: ...
 
 
 _FAILED_FOR = timedelta(seconds=10)
@@ -43,7 +43,7 @@ Key = tuple[bytes, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class _Known:
-    status: CertificateStatus | None
+    status: Revocation | None
     """Nothing when it could not be had."""
     again_at: datetime
     fault: str = ""
@@ -79,7 +79,7 @@ class Statuses:
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
-    async def _status(self, link: Link, crls: tuple[str, ...]) -> CertificateStatus:
+    async def _status(self, link: Link, crls: tuple[str, ...]) -> Revocation:
         key, now = (link.certificate, crls), self._now()
         known = self._known.get(key)
         if known is None or now >= known.again_at:

@@ -8,7 +8,6 @@ from typing import NoReturn, Protocol
 
 import structlog
 
-from services.tsa_connector.clock import Sightings
 from services.tsa_connector.memory import Memories, Memory, State
 from shared.errors import Code, RakkanError
 from shared.registry import Registry, TimeStampingAuthority
@@ -65,7 +64,6 @@ class Watch:
         readers: Readers,
         store: Store,
         memories: Memories,
-        sightings: Sightings,
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
@@ -74,7 +72,6 @@ class Watch:
         self._readers = readers
         self._store = store
         self._memories = memories
-        self._sightings = sightings
         self._metrics = metrics
         self._now = now
 
@@ -86,13 +83,12 @@ class Watch:
         for name, former in self._tsas.items():
             if new.get(name) != former:
                 self._memories.forget(name)
-                self._sightings.forget(name)
                 self._metrics.forget(name)
         self._tsas = new
 
     async def check_clock(self) -> None:
         """UNAVAILABLE while most TSAs say that our own clock is off."""
-        own_s = self._sightings.own_offset_s(self._now())
+        own_s = self._memories.sightings.own_offset_s(self._now())
         if own_s is not None:
             raise RakkanError(Code.UNAVAILABLE, f"most TSAs say that our own clock is off by {own_s:+.0f} s")
 
@@ -118,7 +114,7 @@ class Watch:
         await asyncio.gather(*(self._knock(name) for name in waiting))
         for name, condition in self._memories.conditions(self._tsas, now=self._now()).items():
             self._metrics.stands(name, self._memories.of(name), condition.state)
-        self._metrics.own_clock(self._sightings.own_offset_s(now))
+        self._metrics.own_clock(self._memories.sightings.own_offset_s(now))
         self._metrics.readers(self._readers.restarts)
 
     async def _knock(self, name: str) -> None:

@@ -12,10 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from services.tsa_connector.asking import Asking, Client
 from services.tsa_connector.client import Clients, StatusClient
-from services.tsa_connector.clock import Sightings
 from services.tsa_connector.frames import (
     LENGTHS,
-    CertificateStatus,
     Link,
     Reading,
     lengths,
@@ -32,6 +30,7 @@ from services.tsa_connector.reader import Reader, token_head
 from services.tsa_connector.reading import ReaderPool
 from services.tsa_connector.recording import Recorder
 from services.tsa_connector.request import TimestampRequest
+from services.tsa_connector.revocation import Revocation
 from services.tsa_connector.settings import Readers
 from services.tsa_connector.status import Sources, Statuses
 from services.tsa_connector.store import Entry, Spent
@@ -121,10 +120,10 @@ class DirectReaders:
         head = token_head(tsa, request, asked_at=asked_at, now=now, with_certificates=with_certificates)
         return reading_in(*self._ask(head, body))
 
-    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> CertificateStatus:
+    async def read_status(self, kind: str, body: bytes, link: Link, *, now: datetime) -> Revocation:
         names = {"certificate": text(link.certificate), "issuer": text(link.issuer)}
         told, _ = self._ask({"op": kind, "now": now.isoformat(), **names}, body)
-        return CertificateStatus(told["is_revoked"], datetime.fromisoformat(told["until"]))
+        return Revocation(told["is_revoked"], datetime.fromisoformat(told["until"]))
 
     def _ask(self, head: Mapping[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         frame = BytesIO(self._reader.answer(head, body) or b"")
@@ -153,7 +152,6 @@ class TSARoom:
     obtaining: Obtaining
     store: FakeStore
     memories: Memories
-    sightings: Sightings
     watch: Watch
     metrics: CollectorRegistry
 
@@ -174,7 +172,7 @@ async def tsa_room(
 ) -> AsyncIterator[TSARoom]:
     """With `readers` real processes read; with `client` nobody is called over the network."""
     tsas, figures, store = registry.time_stamping_authorities, CollectorRegistry(), FakeStore()
-    memories, sightings, recorder = Memories(), Sightings(), Recorder(store)
+    memories, recorder = Memories(), Recorder(store)
     async with AsyncExitStack() as stack:
         clients = Clients(tsas if client is None else {}, NoSecrets(secrets_folder))
         stack.push_async_callback(clients.close)
@@ -192,7 +190,6 @@ async def tsa_room(
             quotas=Quotas(store),
             statuses=statuses,
             memories=memories,
-            sightings=sightings,
             metrics=metrics,
             now=now,
         )
@@ -205,7 +202,6 @@ async def tsa_room(
             recorder=recorder,
             store=store,
             memories=memories,
-            sightings=sightings,
             now=now,
         )
         watch = Watch(
@@ -214,9 +210,8 @@ async def tsa_room(
             readers=reads,
             store=store,
             memories=memories,
-            sightings=sightings,
             metrics=metrics,
             now=now,
         )
-        room = TSARoom(registry, handlers, obtaining, store, memories, sightings, watch, figures)
+        room = TSARoom(registry, handlers, obtaining, store, memories, watch, figures)
         yield room
