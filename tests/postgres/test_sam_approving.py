@@ -37,6 +37,7 @@ from shared.contracts.approval import (
     SignerFound,
     VerifyLogin,
 )
+from shared.contracts.authentication import NoticeAuthenticator
 from shared.contracts.sam import (
     AddCredential,
     AddSigner,
@@ -869,6 +870,19 @@ async def test_a_second_authenticator_waits_out_its_cooling_off_time(
     assert await code_of(person.add(again, new_passkey(), approving=second)) is Code.EVIDENCE_REFUSED
     sam.clock.pass_s(86_401)
     assert await person.approved(credential)
+
+
+async def test_every_added_authenticator_is_promised_a_notice_and_no_other(sam: SAMUnderTest, person: Person) -> None:
+    opened = await person.begin()
+    assert await code_of(person.add(opened, new_passkey(), approving=new_passkey())) is Code.EVIDENCE_REFUSED
+    added = await person.add(opened, new_passkey(), approving=person.passkey)
+    reading = "select body from outbox where type = $1 and message_id = any($2)"
+    names = [f"notice:{one.authenticator_id}" for one in await sam.store.authenticators_of(person.signer_id)]
+    rows = await sam.pool.fetch(reading, NoticeAuthenticator.TYPE, names)
+    told = [NoticeAuthenticator.model_validate_json(row["body"]) for row in rows]
+    assert {one.authenticator_id for one in told} == {person.authenticator_id, added.authenticator_id}
+    assert {(one.tenant_id, one.user_id) for one in told} == {("acme", person.user_id)}
+    assert added.usable_from in [one.usable_from for one in told]
 
 
 async def test_a_ticket_for_a_signer_who_had_an_authenticator_gives_one_that_waits(

@@ -35,6 +35,7 @@ from shared.contracts.authentication import (
     AddTenant,
     ClientAdded,
     ListAccounts,
+    SetNoticeAddress,
     SuspendClient,
     SuspendTenant,
     TenantRow,
@@ -273,6 +274,14 @@ async def test_a_client_with_a_certificate_needs_none_either(desk: Desk, tmp_pat
     assert (issued.method, issued.certificate_name, issued.jwks) == ("tls_client_auth", "dns:erp.example", None)
     with pytest.raises(NotUnderstoodError, match="no certificate in PEM"):
         await desk.say(*CLIENT, "--certificate-file", str(key))
+
+
+async def test_a_signers_address_for_notices_is_set_and_taken_away(desk: Desk) -> None:
+    to = ("notice-address", "taro", "--tenant", "acme")
+    await desk.say(*to, "--email", "taro@acme.example")
+    await desk.say(*to, "--none")
+    asked = [one for one in desk.rooms.asked if isinstance(one, SetNoticeAddress)]
+    assert [(one.user_id, one.email) for one in asked] == [("taro", "taro@acme.example"), ("taro", None)]
 
 
 async def test_a_pin_travels_sealed_to_the_sam_for_one_signer(
