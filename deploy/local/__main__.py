@@ -22,6 +22,8 @@ Rakkan: a remote signing service. Signing keys stay in an HSM; partners sign thr
   ./rakkan status          what runs, where, and whether it is ready
   ./rakkan logs [ROOM]     the last lines of all logs, or follows one
   ./rakkan operator ...    tenants, clients, signers, credentials (--help tells more)
+  ./rakkan ca [orders]     tests the certification authorities and shows how they and their orders stand
+  ./rakkan tsa [explain]   how the time-stamping authorities stand; whom it would ask for a token and why
   ./rakkan registry ...    which CAs and TSAs there are: check and sign (--help tells more)
   ./rakkan test [...]      the whole test suite; what follows goes to pytest
   ./rakkan check           style, types, imports and the house rules
@@ -95,6 +97,14 @@ def operator(words: Words) -> int:
     return subprocess.run(argv, env=environment, cwd=CHECKOUT, check=False, **identity).returncode
 
 
+def ca(words: Words) -> int:
+    return operator(Words(("ca", *words.arguments), words.install))
+
+
+def tsa(words: Words) -> int:
+    return operator(Words(("tsa", *words.arguments), words.install))
+
+
 def registry(words: Words) -> int:
     """An officer's tool: it works with her files, as herself, and needs nothing that runs."""
     argv = [sys.executable, "-m", "services.operator.registry", *words.arguments]
@@ -148,6 +158,8 @@ COMMANDS: Mapping[str, Command] = {
     "status": status,
     "logs": logs,
     "operator": operator,
+    "ca": ca,
+    "tsa": tsa,
     "registry": registry,
     "test": test,
     "check": check,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import SecretStr, ValidationError
 
+from services.operator import certification, time_stamping
 from services.operator.terminal import NotUnderstoodError, SecretFile, Terminal, read_certificate, read_file, read_pin
 from services.operator.words import Words
 from shared.algorithms import KeyAlgorithm, Profile
@@ -136,8 +137,16 @@ class Door:
             "resume": self._suspend,
             "unlock": self._unlock,
             "delete": self._delete,
+            "tsa": self._time_stamping,
+            "ca": self._certification,
         }
         await commands[words.command](words, inputs)
+
+    async def _time_stamping(self, words: Words, _: Inputs) -> None:
+        await time_stamping.tell(words, self._ask, self._terminal)
+
+    async def _certification(self, words: Words, _: Inputs) -> None:
+        await certification.tell(words, self._ask, self._terminal)
 
     async def _add_tenant(self, words: Words, _: Inputs) -> None:
         await self._ask(_request(AddTenant, tenant_id=words.tenant, name=words.name))
@@ -170,6 +179,8 @@ class Door:
             common_name=words.name,
             organization=words.organization,
             country=words.country,
+            organization_identifier=words.organization_identifier,
+            subject_type=words.subject_type,
             secrets=self._sealed_pin(inputs, AddSigner, words.user),
             with_totp=words.totp,
         )
@@ -218,6 +229,7 @@ class Door:
             key_algorithm=KeyAlgorithm(words.key),
             profile=Profile(words.profile),
             authority=words.authority,
+            certificate_profile=words.certificate_profile,
             assurance=words.assurance,
             otp_required=words.otp,
             hashes_required=words.hashes_required,

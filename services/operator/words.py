@@ -3,6 +3,7 @@
 import argparse
 from typing import Any, get_args
 
+from services.operator import certification, time_stamping
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.contracts.authentication import ClientFlag, ClientProfile
 from shared.errors import Code, RakkanError
@@ -17,6 +18,8 @@ _MENDED_BY = {
     Code.PIN_INVALID: "The signer can mend it: choose another PIN.",
     Code.FACTOR_UNKNOWN: "You can mend it: enroll the signer with --totp.",
     Code.AUTHORITY_UNKNOWN: "The administrator can mend it: the authority must be in the settings of the SAM.",
+    Code.TSA_UNKNOWN: "You can mend it: `tsa` shows which there are and in which classes they stand.",
+    Code.TSA_POLICY_REFUSED: "You can mend it: ask for another --policy; the registry says which TSA has which.",
     Code.SIGN_ALGORITHM_REFUSED: "You can mend it: choose another --key or --profile.",
     Code.MALFORMED: "You can mend it: correct what you gave.",
     Code.FORBIDDEN: "The administrator can mend it: the suite does not trust the keys of this door.",
@@ -56,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     _authenticators(commands)
     _credentials(commands)
     _states(commands)
+    time_stamping.add_words(commands)
+    certification.add_words(commands)
     return top
 
 
@@ -111,6 +116,13 @@ def _signers(commands: "argparse._SubParsersAction[_Command]") -> None:
     signer.add_argument("--name", required=True, help="the common name in the certificates")
     signer.add_argument("--organization")
     signer.add_argument("--country", default="JP")
+    signer.add_argument("--organization-identifier", help="ETSI EN 319 412-1 5.1.4, such as NTRJP-0100-01-123456")
+    signer.add_argument(
+        "--subject-type",
+        choices=["natural", "legal", "seal"],
+        default="natural",
+        help="a person, an organization, or its seal: only certificate profiles of this kind can be ordered",
+    )
     signer.add_argument("--pin-file", help="read the PIN from here instead of asking for it")
     signer.add_argument("--totp", action="store_true", help="with one-time passwords as well")
     _secret(signer, "the TOTP secret")
@@ -151,7 +163,8 @@ def _credentials(commands: "argparse._SubParsersAction[_Command]") -> None:
     credential.add_argument("--description", default="Signing key")
     credential.add_argument("--key", choices=[key.value for key in KeyAlgorithm], default=KeyAlgorithm.P256.value)
     credential.add_argument("--profile", choices=[profile.value for profile in Profile], default=Profile.EU.value)
-    credential.add_argument("--authority", default="local")
+    credential.add_argument("--authority", default="local", help="a CA of the registry")
+    credential.add_argument("--certificate-profile", help="one of that CA's profiles; without it, its default")
     credential.add_argument(
         "--assurance",
         choices=["SCAL1-pin", "SCAL2-passkey"],
