@@ -13,9 +13,9 @@ Statuses = frozenset[Annotated[int, Field(ge=200, le=599)]]
 
 
 class PlaceEntry(Entry):
-    """Where something stands in an answer: at a JSON Pointer, in a header, or the whole body."""
+    """Where something stands in an answer: at a JSON Pointer (RFC 6901), in a header, or the whole body."""
 
-    pointer: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    pointer: Annotated[str, StringConstraints(pattern=r"^(/|$)")] | None = None
     header: Label | None = None
     body: bool = False
     last_segment: bool = False

@@ -3,6 +3,7 @@
 `tests/interop/test_authorities.py` runs one body over all of them. A new one is a class of this shape and a line there.
 """
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,16 @@ from cryptography import x509
 DOCUMENT_SIGNING = "1.3.6.1.5.5.7.3.36"
 POLICY = "2.999.5"
 SUBJECT = ("country", "organization", "common_name", "serial_number")
+
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "authorities"
+
+
+def example(name: str, **connection: Any) -> dict[str, Any]:
+    """The registry entry that our pages show, with these members of its connection."""
+    entry: dict[str, Any] = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+    entry["connection"] |= connection
+    return entry
 
 
 class Lack(StrEnum):

@@ -12,7 +12,7 @@ from cryptography.x509 import ocsp
 
 from deploy.local.program import wait_until
 from tests.support.openssl import openssl
-from tests.support.peers import POLICY, SUBJECT, Lack
+from tests.support.peers import POLICY, Lack, example
 from tests.support.peers.environments import program as path_of
 from tests.support.peers.running import NOBODY_LISTENS, changed, free_port, listening, program, write_secrets
 
@@ -76,25 +76,12 @@ class CFSSL:
         self.program.stop()
 
     def entry(self) -> dict[str, Any]:
-        return {
-            "label": "Example CA on cfssl",
-            "protocol": "cfssl",
-            "connection": {"url": self.url, "key": "cfssl-key", "authority_key_id": "empty"},
-            "anchors": [self.certificate],
-            "profiles": {
-                "signing": {
-                    "label": "Document signing",
-                    "ca_profile": "docsign",
-                    "policies": [POLICY],
-                    "subject": SUBJECT,
-                    "key_algorithms": ["p256", "rsa3072"],
-                    "validity_days_max": 365,
-                },
-                "careless": {"label": "Asks for a usage by a name it does not know", "ca_profile": "careless"},
-                "refused": {"label": "For names that nobody has", "ca_profile": "nobody"},
-            },
-            "default_profile": "signing",
+        entry = example("cfssl", url=self.url) | {"anchors": [self.certificate]}
+        entry["profiles"] |= {
+            "careless": {"label": "Asks for a usage by a name it does not know", "ca_profile": "careless"},
+            "refused": {"label": "For names that nobody has", "ca_profile": "nobody"},
         }
+        return entry
 
     def estranged(self) -> dict[str, Any]:
         return changed(self.entry(), key="wrong")

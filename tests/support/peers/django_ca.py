@@ -12,7 +12,7 @@ import httpx
 from cryptography import x509
 
 from deploy.local.program import wait_until
-from tests.support.peers import DOCUMENT_SIGNING, POLICY, SUBJECT, Lack
+from tests.support.peers import POLICY, Lack, example
 from tests.support.peers.environments import environment
 from tests.support.peers.running import NOBODY_LISTENS, changed, free_port, listening, program, write_secrets
 
@@ -97,56 +97,11 @@ class DjangoCA:
         self.program.stop()
 
     def entry(self) -> dict[str, Any]:
-        ca = f"/api/ca/{self.serial}"
-        return {
-            "label": "Example CA on django-ca",
-            "protocol": "rest",
-            "connection": {
-                "url": self.url,
-                "login": {"kind": "basic", "username": "rakkan", "secret": "ra-password"},
-                "order": {
-                    "path": f"{ca}/sign/",
-                    "body": {
-                        "csr": "{csr_pem}",
-                        "subject": "{subject}",
-                        "not_after": "{not_after}",
-                        # By this door it puts in what is asked for, and nothing of its own profiles.
-                        "extensions": [
-                            {"type": "key_usage", "critical": True, "value": "{key_usages}"},
-                            {"type": "extended_key_usage", "critical": False, "value": "{extended_key_usages}"},
-                        ],
-                    },
-                },
-                "status": {"method": "GET", "path": f"{ca}/orders/{{slug}}/"},
-                "certificate": {"method": "GET", "path": f"{ca}/certs/{{serial}}/"},
-                "revoke": {
-                    "path": f"{ca}/certs/{{serial_hex_upper}}/revoke/",
-                    "body": {"reason": "{reason_name}"},
-                    "already": ["already revoked"],
-                    "shows": "/revoked",
-                },
-                "check": {"method": "GET", "path": f"{ca}/", "shows": "/certificate/pem"},
-                "keep": {"slug": "/slug", "serial": "/serial"},
-                "states": {"at": "/status", "pending": ["pending"], "issued": ["issued"], "refused": ["failed"]},
-                "certificate_at": "/certificate/pem",
-                "reason_at": ["/detail/0/msg", "/detail"],
-            },
-            "anchors": [self.root],
-            "intermediates": [self.issuing],
-            "profiles": {
-                "signing": {
-                    "label": "Document signing",
-                    "policies": [POLICY],
-                    "subject": SUBJECT,
-                    "key_algorithms": ["p256", "rsa3072"],
-                    "extended_key_usages": [DOCUMENT_SIGNING],
-                    "validity_days_max": 365,
-                },
-                "refused": {"label": "Without a purpose, for which it has no word", "extended_key_usages": []},
-            },
-            "default_profile": "signing",
-            "revocation": {"crl_url": f"{self.url}/crl/{self.serial}/"},
-        }
+        entry = example("django-ca", url=f"{self.url}/api/ca/{self.serial}")
+        entry |= {"anchors": [self.root], "intermediates": [self.issuing]}
+        entry["profiles"]["refused"] = {"label": "Without a purpose, for which it has no word"}
+        entry["revocation"] = {"crl_url": f"{self.url}/crl/{self.serial}/"}
+        return entry
 
     def estranged(self) -> dict[str, Any]:
         return changed(self.entry(), login={"kind": "basic", "username": "rakkan", "secret": "wrong"})

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from deploy.local.program import wait_until
-from tests.support.peers import DOCUMENT_SIGNING, POLICY, SUBJECT, Lack
+from tests.support.peers import DOCUMENT_SIGNING, POLICY, Lack, example
 from tests.support.peers.environments import environment
 from tests.support.peers.running import NOBODY_LISTENS, changed, free_port, listening, program, write_secrets
 
@@ -60,30 +60,14 @@ class OpenBao:
         self.program.stop()
 
     def entry(self) -> dict[str, Any]:
-        return {
-            "label": "Example CA on OpenBao",
-            "protocol": "vault",
-            "connection": {
-                "url": self.url,
-                "mount": "pki_int",
-                "approle": {"role_id": self.role_id, "secret_id": "bao-secret-id"},
-            },
-            "anchors": [self.root],
-            "profiles": {
-                "signing": {
-                    "label": "Document signing",
-                    "ca_profile": "docsign",
-                    "policies": [POLICY],
-                    "subject": SUBJECT,
-                    "key_algorithms": ["p256", "rsa3072"],
-                    "extended_key_usages": [DOCUMENT_SIGNING],
-                    "validity_days_max": 365,
-                },
-                "refused": {"label": "Of a role that is not there", "ca_profile": "nosuch"},
-            },
-            "default_profile": "signing",
-            "revocation": {"crl_url": f"{self.url}/v1/pki_int/crl", "ocsp_url": f"{self.url}/v1/pki_int/ocsp"},
+        approle = {"role_id": self.role_id, "secret_id": "bao-secret-id"}
+        entry = example("vault", url=self.url, approle=approle) | {"anchors": [self.root]}
+        entry["profiles"]["refused"] = {"label": "Of a role that is not there", "ca_profile": "nosuch"}
+        entry["revocation"] = {
+            "crl_url": f"{self.url}/v1/pki_int/crl",
+            "ocsp_url": f"{self.url}/v1/pki_int/ocsp",
         }
+        return entry
 
     def estranged(self) -> dict[str, Any]:
         return changed(self.entry(), approle={"role_id": self.role_id, "secret_id": "wrong"})
