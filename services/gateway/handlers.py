@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.gateway.certificates import check_values, read_certificate
 from services.gateway.csc import model
 from services.gateway.csc.model import SAD, Signatures
+from services.gateway.refusals import CSCError, no_timestamp
 from services.gateway.selection import Selection
 from shared.algorithms import SignatureAlgorithm
 from shared.contracts import authentication, sam, tsa_connector
@@ -157,7 +158,13 @@ class Handlers:
             message=authentication.CheckToken.TYPE,
         )
         await self._bus.ask(authentication.CheckToken(token=sealed))
-        return await self.stamp(call, choice, tenant_id=caller.facts.tenant_id, client_id=caller.facts.client_id)
+        try:
+            return await self.stamp(call, choice, tenant_id=caller.facts.tenant_id, client_id=caller.facts.client_id)
+        except RakkanError as error:
+            if error.code is not Code.TSA_UNAVAILABLE or choice is None:
+                raise
+            refusal = no_timestamp(authority=choice.authority, assurance_class=choice.assurance_class)
+            raise CSCError(refusal) from None
 
     async def stamp(
         self, call: model.Timestamp, choice: TimestampChoice | None, *, tenant_id: str, client_id: str

@@ -139,11 +139,16 @@ REFUSALS: Mapping[Code, Row] = {
     Code.CONFLICT: _WORDLESS,
     Code.NOT_FOUND: _WORDLESS,
     Code.CERTIFICATE_REFUSED: _WORDLESS,
-    Code.AUTHORITY_UNKNOWN: _WORDLESS,
+    Code.AUTHORITY_UNKNOWN: _invalid("Invalid parameter certificationAuthority"),
     Code.AUTHORITY_UNAVAILABLE: _unavailable("The certification authority is temporarily unavailable"),
     Code.AUTHORITY_REFUSED: _WORDLESS,
     Code.AUTHORITY_UNTRUSTED: _WORDLESS,
+    Code.AUTHORITY_FORBIDDEN: _same(
+        Refusal(HTTPStatus.FORBIDDEN, "access_denied", "The certification authority is not open to this client")
+    ),
     Code.PROFILE_UNKNOWN: _invalid("Invalid parameter certificateProfile"),
+    Code.POLICY_UNKNOWN: _invalid("Invalid parameter certificatePolicy"),
+    Code.QUALIFIER_UNKNOWN: _invalid("Invalid parameter signatureQualifier"),
     Code.ISSUANCE_PENDING: _unavailable("The certificate is not issued yet"),
     Code.TSA_UNKNOWN: _invalid("Invalid parameter timeStampingAuthority"),
     Code.TSA_POLICY_REFUSED: _invalid("Invalid parameter reqPolicy"),
@@ -197,6 +202,17 @@ def too_many_requests(retry_after_s: int) -> Refusal:
         "Too many requests: slow down and try again after the time in Retry-After",
         retry_after_s,
     )
+
+
+def no_timestamp(*, authority: str | None, assurance_class: str | None) -> Refusal:
+    """Who does not answer. Of a name nobody else was asked, and of a class nobody outside it."""
+    if authority is not None:
+        words = f"The time-stamping authority {authority} is temporarily unavailable"
+    elif assurance_class is not None:
+        words = f"No time-stamping authority of the class {assurance_class} is available now"
+    else:
+        words = "The time-stamping authority is temporarily unavailable"
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "temporarily_unavailable", words, _BUSY_S)
 
 
 def refusal_of(code: Code, version: Version, method: str) -> Refusal:

@@ -173,6 +173,30 @@ async def test_what_the_connector_refuses_has_its_csc_words(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("service", "named", "description"),
+    [
+        ("", {}, "The time-stamping authority is temporarily unavailable"),
+        ("classy", {}, "No time-stamping authority of the class standard is available now"),
+        ("", {"timeStampingClass": "standard"}, "No time-stamping authority of the class standard is available now"),
+        ("shop", {}, "The time-stamping authority clock-2 is temporarily unavailable"),
+        (
+            "shop",
+            {"timeStampingAuthority": "clock-1"},
+            "The time-stamping authority clock-1 is temporarily unavailable",
+        ),
+    ],
+)
+async def test_who_does_not_answer_is_named(
+    world: World, version: str, service: str, named: dict[str, Any], description: str
+) -> None:
+    world.rooms.refuse[tsa_connector.Timestamp] = RakkanError(Code.TSA_UNAVAILABLE)
+    answer = await world.call(f"{version}/signatures/timestamp", STAMP | named, service=service)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.json() == {"error": "temporarily_unavailable", "error_description": description}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_without_the_extension_nothing_new_is_seen(world: World, version: str) -> None:
     world.registries.current = registry_of(version=2, extension=False)
     assert "extensions" not in (await world.call(f"{version}/info")).json()
