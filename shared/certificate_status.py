@@ -71,6 +71,18 @@ def issuer_of(
     raise _refused("no issuer of the certificate leads to the anchors of its authority")
 
 
+def check_leads_to(
+    certificate: x509.Certificate,
+    candidates: Iterable[x509.Certificate],
+    anchors: tuple[x509.Certificate, ...],
+    *,
+    now: datetime,
+) -> None:
+    """Raise unless this CA certificate is an anchor or leads to one."""
+    if not _leads_to(certificate, (*anchors, *candidates), anchors, now=now, depth=_PATH_MAX):
+        raise _refused("the chain that the authority states does not lead to its anchors")
+
+
 def read_list(
     der: bytes,
     issuer: x509.Certificate,

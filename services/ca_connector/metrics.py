@@ -47,6 +47,9 @@ class Metrics:
         self._status_age = Gauge(
             "rakkan_ca_status_age_seconds", "Age of the oldest status of a certificate in use", ca, registry=registry
         )
+        self._status_age_max = Gauge(
+            "rakkan_ca_status_age_max_seconds", "Age from which a status is no status (registry)", ca, registry=registry
+        )
 
     @contextmanager
     def asking(self, authority: str, step: str) -> Iterator[None]:
@@ -61,6 +64,9 @@ class Metrics:
 
     def breaker(self, authority: str, state: BreakerState) -> None:
         self._breaker.labels(authority).set(_BREAKER[state])
+
+    def status_age_max(self, authority: str, seconds: float) -> None:
+        self._status_age_max.labels(authority).set(seconds)
 
     def standing(
         self,

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
 
 import asyncpg
 from cryptography import x509
 
 from services.ca_connector.orders import Order, Revocation, State
 from shared.audit import AuditWriter
+from shared.certificate_status import list_urls, responder_urls
 from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, RefuseOrder
 from shared.database import Connection, Pool, reachable
 from shared.errors import Code, RakkanError
@@ -36,7 +39,7 @@ _FIND = f"select {ORDER} from orders where order_id = $1"
 _MOVE = """
     update orders set state = $3, handle = $4, not_before = $5, chain = $6, serial_number = $7, reason = $8,
         asked_at = null, failures = $9, polls = $10, trouble = null, confirm_due = $11, expires_at = $12,
-        due_at = $13, status_due_at = $13
+        due_at = $13, status_due_at = $13, crl_url = $14, ocsp_url = $15, issuer_id = $16
     where order_id = $1 and state = $2
     returning order_id
 """
@@ -72,6 +75,7 @@ _POSTPONE_REVOCATION = """
     update revocations set due_at = $2, failures = failures + 1, trouble = $3
     where order_id = $1 and revoked_at is null
 """
+_ENDED = "update orders set status = 'revoked' where order_id = $1"
 _REVOKED = """
     update revocations set revoked_at = $2, trouble = null where order_id = $1 and revoked_at is null returning order_id
 """
@@ -129,6 +133,7 @@ class Store:
                 after.confirm_due,
                 certificate.not_valid_after_utc if certificate else None,
                 after.not_before if after.state is State.PENDING else now,
+                *_sources(certificate),
             )
             if moved is None:
                 return False
@@ -199,11 +204,20 @@ class Store:
                 return Revocation(*row)
             return Revocation(*await _one(connection, _FIND_REVOCATION, order.order_id))
 
+    async def revocation(self, order_id: str) -> Revocation:
+        """NOT_FOUND when none is wanted."""
+        async with self._transaction() as connection:
+            row = await connection.fetchrow(_FIND_REVOCATION, order_id)
+        if row is None:
+            raise RakkanError(Code.NOT_FOUND, f"no revocation of {order_id} is wanted")
+        return Revocation(*row)
+
     async def record_revoked(self, order: Order, revocation: Revocation, *, now: datetime) -> None:
         """The authority did it. The SAM is told, unless it was the SAM that did not want the certificate."""
         async with self._transaction() as connection:
             if await connection.fetchval(_REVOKED, order.order_id, now) is None:
                 return
+            await connection.execute(_ENDED, order.order_id)
             if order.state is not State.REJECTED:
                 job = NoteCertificateStatus(order_id=order.order_id, status="revoked", at=revocation.wanted_at)
                 await outbox.post(connection, job, message_id=f"status:{order.order_id}:revoked")
@@ -252,6 +266,38 @@ def order_of(row: asyncpg.Record) -> Order:
     values = dict(row)
     del values["renews"]
     return Order(**{**values, "state": State(row["state"]), "chain": tuple(row["chain"])})
+
+
+async def certificate_leaf(
+    connection: Connection, audit: AuditWriter, event_type: str, order_id: str, **facts: Any
+) -> None:
+    """An audit leaf about the certificate of an order."""
+    order = order_of(await _one(connection, _FIND, order_id))
+    await audit.write(
+        connection,
+        event_type,
+        actor_type="room",
+        actor_id=operation.current().caller,
+        correlation_id=order.operation_id,
+        subject={
+            "order_id": order.order_id,
+            "authority": order.authority,
+            "serial_number": _serial_number(order) or "",
+        },
+        **facts,
+    )
+
+
+def _sources(certificate: x509.Certificate | None) -> tuple[str | None, str | None, bytes | None]:
+    """Where its status is read, and which issuer's it is."""
+    if certificate is None:
+        return None, None, None
+    try:
+        key_id = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        key_id = None
+    issuer_id = sha256(certificate.issuer.public_bytes() + (key_id or b"")).digest()
+    return next(iter(list_urls(certificate)), None), next(iter(responder_urls(certificate)), None), issuer_id
 
 
 def _certificate(order: Order) -> x509.Certificate | None:

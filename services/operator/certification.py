@@ -7,6 +7,7 @@ from typing import Any, get_args
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from services.operator import batches
 from services.operator.terminal import NotUnderstoodError, Terminal, read_file
 from shared.contracts.base import Request
 from shared.contracts.ca_connector import (
@@ -47,6 +48,7 @@ def add_words(commands: "argparse._SubParsersAction[Any]") -> None:
     order.add_argument("--reason", help="refused: why, which the signer may read")
     revoked = below.add_parser("revoked", help="say that the CA has revoked a certificate by hand")
     revoked.add_argument("id", help="of its order")
+    batches.add_words(below)
 
 
 async def tell(words: Words, ask: Ask, terminal: Terminal) -> None:
@@ -56,6 +58,8 @@ async def tell(words: Words, ask: Ask, terminal: Terminal) -> None:
         "orders": _orders,
         "order": _resolve,
         "revoked": _revoked,
+        "requests": batches.export,
+        "certificates": batches.import_,
     }
     await questions[words.question](words, ask, terminal)
 

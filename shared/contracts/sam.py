@@ -203,13 +203,17 @@ class RefuseOrder(Job):
 
 
 class NoteCertificateStatus(Job):
-    """The authority says that a certificate's status changed."""
+    """What the authority says of a certificate. Bad news is believed at once; good news only with evidence."""
 
     TYPE: ClassVar[str] = "sam.note_certificate_status.v1"
 
     order_id: Identifier
     status: Literal["valid", "revoked", "suspended"]
     at: datetime
+    checked_at: datetime | None = None
+    """When the authority said so (thisUpdate of what it said)."""
+    evidence: bytes | None = Field(default=None, max_length=131_072)
+    """DER CertificateList or OCSPResponse. Without it nothing that was suspended comes back."""
 
 
 # --- to itself -------------------------------------------------------------------------------------------------------

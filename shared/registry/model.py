@@ -102,6 +102,10 @@ class StatusSource(Entry):
     max_age_s: int = Field(default=86_400, ge=60)
     """A status older than this is no status."""
 
+    @cached_property
+    def responder_certificate(self) -> x509.Certificate | None:
+        return None if self.ocsp_responder is None else x509.load_pem_x509_certificate(self.ocsp_responder.encode())
+
 
 class Polling(Entry):
     """When a pending order is asked about again; what the CA says itself comes first."""
