@@ -25,6 +25,8 @@ _OUR_CREDENTIALS = frozenset({401, 403, 407})
 _SURELY_NOT_DONE = frozenset({429, 503})
 """Statuses by which a server says that it did not take the request up."""
 _RETRY_AFTER_MAX = timedelta(days=400)
+_KEPT_S = 5.0
+"""A kept connection that the server is just closing would make a request uncertain: keep none for long."""
 NO_STATUSES: frozenset[int] = frozenset()
 
 
@@ -57,12 +59,16 @@ class Answer:
 class Peer:
     """One CA's web server, with what it knows us by."""
 
-    def __init__(self, http: httpx.AsyncClient, *, base_url: str, timeout_s: float, answer_bytes_max: int) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, *, base_url: str, timeout_s: float, answer_bytes_max: int, knocks: bool = False
+    ) -> None:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._origin = _origin(httpx.URL(base_url))
         self._timeout_s = timeout_s
         self._answer_bytes_max = answer_bytes_max
+        self._knocks = knocks
+        self._answered_at = float("-inf")
 
     @classmethod
     def open(
@@ -85,12 +91,17 @@ class Peer:
             headers={"accept-encoding": "identity", "user-agent": "rakkan"}
             | ({} if authorization is None else {"authorization": authorization}),
             timeout=httpx.Timeout(timeout_s),
-            # A kept connection that the server is just closing would make a request uncertain: keep none for long.
-            limits=httpx.Limits(max_connections=connections_max, keepalive_expiry=5.0),
+            limits=httpx.Limits(max_connections=connections_max, keepalive_expiry=_KEPT_S),
             follow_redirects=False,
             trust_env=False,
         )
-        return cls(http, base_url=base_url, timeout_s=timeout_s, answer_bytes_max=answer_bytes_max)
+        return cls(
+            http,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            answer_bytes_max=answer_bytes_max,
+            knocks=client_certificate is not None and base_url.startswith("https:"),
+        )
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -123,6 +134,8 @@ class Peer:
             extensions={"trace": sent.trace},
         )
         unanswered = Code.INDETERMINATE if once else Code.AUTHORITY_UNAVAILABLE
+        if once and self._knocks:
+            await self._knock()
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._exchange(request)
@@ -136,6 +149,27 @@ class Peer:
         _check_type(answer, wanted)
         return answer
 
+    async def _knock(self) -> None:
+        """A question that changes nothing, before one that must not be doubted, unless one was just answered.
+
+        In TLS 1.3 a server refuses our certificate only after we began to write, and its alert may get lost in the
+        end of the connection: to the request itself that would look as if it might have arrived.
+        """
+        clock = asyncio.get_running_loop()
+        if clock.time() - self._answered_at < _KEPT_S:
+            return
+        sent = _Sent()
+        request = self._http.build_request("HEAD", f"{self._base_url}/", extensions={"trace": sent.trace})
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await (await self._http.send(request, stream=True)).aclose()
+        except (TimeoutError, httpx.TimeoutException):
+            raise RakkanError(Code.AUTHORITY_UNAVAILABLE, f"no answer in {self._timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            hung_up = sent.begun and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+            code = Code.AUTHORITY_REFUSED if hung_up else Code.AUTHORITY_UNAVAILABLE
+            raise _broken(error, code) from None
+
     async def _exchange(self, request: httpx.Request) -> Answer:
         response = await self._http.send(request, stream=True)
         try:
@@ -147,6 +181,7 @@ class Peer:
                 if len(body) > self._answer_bytes_max:
                     detail = f"an answer of more than {self._answer_bytes_max} bytes"
                     raise RakkanError(Code.AUTHORITY_UNTRUSTED, detail)
+            self._answered_at = asyncio.get_running_loop().time()
             return Answer(response.status_code, dict(response.headers), bytes(body))
         finally:
             await response.aclose()

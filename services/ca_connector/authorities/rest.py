@@ -71,7 +71,7 @@ class Rest:
         find = self.connection.find
         if order.asked_before and find is not None:
             answer = await self.door.ask(find, values)
-            if answer.status not in find.loses and (found := await self._found(answer, order)) is not None:
+            if answer.status not in find.loses and (found := await self._found(find, answer, order)) is not None:
                 return found
         call, previous = self.connection.order, order.previous
         if self.connection.renew is not None and previous is not None:
@@ -114,21 +114,21 @@ class Rest:
     async def close(self) -> None:
         await self.door.close()
 
-    async def _found(self, answer: Answer, order: Order) -> Outcome | None:
+    async def _found(self, find: Call, answer: Answer, order: Order) -> Outcome | None:
         """Nothing when the CA answers well and knows nothing of the order."""
         document = _document(answer)
         names = self.connection.keep
         if answer.status in _SUCCESSES and names and all(_at(answer, document, at) is None for at in names.values()):
             return None
-        return await self._outcome(self.connection.find, answer, order)
+        return await self._outcome(find, answer, order)
 
-    async def _outcome(self, call: Call | None, answer: Answer, order: Order, *, is_new: bool = False) -> Outcome:
-        if call is not None and answer.status in call.refuses:
-            return Refused(self._reason(answer))
-        if call is not None and answer.status in call.loses:
-            raise RakkanError(Code.INDETERMINATE, f"the authority does not know the order: {self._reason(answer)}")
-        pends = call is not None and answer.status in call.pends
+    async def _outcome(self, call: Call, answer: Answer, order: Order, *, is_new: bool = False) -> Outcome:
+        pends = answer.status in call.pends
         if not pends:
+            if answer.status in call.refuses:
+                return Refused(self._reason(answer))
+            if answer.status in call.loses:
+                raise RakkanError(Code.INDETERMINATE, f"the authority does not know the order: {self._reason(answer)}")
             self._demand_success(answer)
         document = _document(answer)
         kept = _kept(order) | self._to_keep(answer, document)
