@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.local import clocks
 from deploy.local.document import AGREED, FORGED, forge, write_document
 from deploy.local.enrollment import CREDENTIAL, Enrollment
 from deploy.local.home import CHECKOUT
@@ -43,6 +44,7 @@ def run(stack: Stack, progress: Progress, *, file: Path = SIGNED, may_use_sudo: 
         )
     file.write_bytes(signed)
     _judge(stack, signed, progress)
+    clocks.run(stack, progress, token=token, document=signed)
     _second_act(stack, progress, folder=file.parent, may_use_sudo=may_use_sudo)
     progress.say(_farewell(stack, file, progress.seconds))
 

@@ -97,7 +97,7 @@ async def taken_up(stack: Stack, registry: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def tsa(place: Stack) -> LyingTSA:
     """With the keys and certificates of the TSA that the suite trusts."""
-    folder = place.rooms.tsa_anchors_file.parent
+    folder = place.rooms.anchors_file_of("local").parent
     return LyingTSA(_holder(folder, "root"), _holder(folder, "tsa"))
 
 
