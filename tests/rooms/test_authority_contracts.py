@@ -213,7 +213,7 @@ async def test_what_ejbca_finalized_before_is_left_to_an_operator(tmp_path: Path
 
 async def test_an_end_entity_of_ejbca_stays_the_same_over_its_renewals(tmp_path: Path) -> None:
     async with ejbca(tmp_path, waits=0) as (_, authority):
-        names = [authority._username(order) for order in _renewals()]  # type: ignore[attr-defined]
+        names = [authority._username(order) for order in _renewals()]  # type: ignore[attr-defined]  # EJBCA's own
     assert len(set(names)) == 1
 
 
