@@ -26,7 +26,6 @@ def prepare(folder: Path) -> None:
     _ = keys.administrator_password
     trust = account.folder(folder / "trust")
     shutil.copyfile(keys.bundle_file, trust / "trust.json")
-    account.write(trust / "authorities.json", json.dumps({"local": str(trust / "local-ca.pem")}) + "\n")
     account.folder(folder / "tsa")
     authority = tsa.make(folder / "tsa" / "authority")
     broker = account.folder(folder / "rabbitmq")

@@ -22,7 +22,8 @@ class AccessToken:
     """Who may use the service, until when.
 
     Scope `service` is a client's, or a signer's through that client when `user_id` is there. Scope `credential` names
-    one authorization of the SAM and is good for what that one covers, and nothing else.
+    one authorization of the SAM and is good for what that one covers, and nothing else. A signer's word on one new
+    credential, or on the end of one, has a scope of its own (`shared.contracts.issuance`).
     """
 
     token_id: str
@@ -39,6 +40,9 @@ class AccessToken:
     """RFC 9449 `jkt`: the token is good only with a proof by this key."""
     certificate_thumbprint: str | None = None
     """RFC 8705 `x5t#S256`: the token is good only from a caller who shows this certificate."""
+    authority: str | None = None
+    """The CA that a signer agreed to have a new credential of."""
+    certificate_profile: str | None = None
 
 
 def write_token(token: AccessToken, key: SigningKey) -> str:
@@ -60,6 +64,8 @@ def write_token(token: AccessToken, key: SigningKey) -> str:
         "credential": token.credential_id,
         "authorization": token.authorization_id,
         "cnf": _confirmation(token),
+        "authority": token.authority,
+        "certificate_profile": token.certificate_profile,
     }
     claims |= {name: value for name, value in optional.items() if value is not None}
     return jwt.encode(header, claims, OKPKey.import_key(key.key), algorithms=[_ALGORITHM])
@@ -125,6 +131,8 @@ def _verify(text: str, keys: KeySet) -> AccessToken:
             authorization_id=claims.get("authorization"),
             key_thumbprint=claims.get("cnf", {}).get("jkt"),
             certificate_thumbprint=claims.get("cnf", {}).get("x5t#S256"),
+            authority=claims.get("authority"),
+            certificate_profile=claims.get("certificate_profile"),
         )
     except (JoseError, ValueError, KeyError, TypeError):
         raise RakkanError(Code.TOKEN_INVALID, "not signed by our authentication service") from None

@@ -68,7 +68,8 @@ class Rooms:
 
     @property
     def tsa_anchors_file(self) -> Path:
-        return self.anchors_file_of("local")
+        """Of all the local TSAs, whichever of them stamped."""
+        return self._run_folder / "tsa" / "anchors.pem"
 
     def anchors_file_of(self, tsa: str) -> Path:
         """Of one of the local TSAs, by its name in the registry."""
@@ -160,6 +161,8 @@ class Rooms:
         while not anchors_file.exists() and time.monotonic() < deadline:
             program.check_running()
             time.sleep(0.05)
+        present = [file for one in TSAS if (file := self.anchors_file_of(one)).exists()]
+        self._data_account.write(self.tsa_anchors_file, "".join(file.read_text() for file in present), mode=0o644)
 
     def write_registry(self) -> None:
         """After the TSAs started and the CA's ceremony was held: all have made their anchors by then."""
@@ -254,9 +257,9 @@ class Rooms:
     def _sam_settings(self) -> dict[str, str]:
         return {
             "RAKKAN_ACTIVATIONS_KEY_FILE": str(self._keys.key_file("sam", Purpose.ACTIVATIONS)),
-            "RAKKAN_AUTHORITIES_FILE": str(self._authorities_file()),
             "RAKKAN_WEBAUTHN__RP_ID": "localhost",
             "RAKKAN_WEBAUTHN__ORIGINS": json.dumps([self.authentication_url]),
+            **self.registry.settings("sam"),
         }
 
     def _ca_connector_settings(self) -> dict[str, str]:
@@ -276,13 +279,6 @@ class Rooms:
             "RAKKAN_HSM__TOKEN_LABEL": token.label,
             "RAKKAN_HSM__PIN_FILE": str(self._keys.pin_file(room)),
         }
-
-    def _authorities_file(self) -> Path:
-        file = self._run_folder / "authorities.json"
-        text = json.dumps({"local": str(self.anchors_file)}, indent=2) + "\n"
-        if not file.exists() or file.read_text() != text:
-            self._data_account.write(file, text, mode=0o644)
-        return file
 
 
 def _has_schema(room: str) -> bool:

@@ -14,7 +14,7 @@ SECRETS = "/var/run/rakkan/secrets"
 """Where a container finds the files of its room, and no other's."""
 TRUST = "/var/run/rakkan/trust"
 """The trust bundle, the registry and the CAs' anchors: public, the same in every container."""
-REGISTRY = ("gateway", "ca_connector", "tsa_connector")
+REGISTRY = ("gateway", "sam", "ca_connector", "tsa_connector")
 """Who works by the registry of trust services."""
 TOKENS = ("svg", "sam", "ca_connector")
 DOORS = ("gateway", "authentication")
@@ -73,10 +73,7 @@ class Room:
                 environment["RAKKAN_REGISTRY__SECRETS_FOLDER"] = f"{SECRETS}/registry"
         own = {
             "authentication": {"RAKKAN_TOKENS_KEY_FILE": f"{SECRETS}/{Purpose.TOKENS}.pem"},
-            "sam": {
-                "RAKKAN_ACTIVATIONS_KEY_FILE": f"{SECRETS}/{Purpose.ACTIVATIONS}.pem",
-                "RAKKAN_AUTHORITIES_FILE": f"{TRUST}/authorities.json",
-            },
+            "sam": {"RAKKAN_ACTIVATIONS_KEY_FILE": f"{SECRETS}/{Purpose.ACTIVATIONS}.pem"},
         }
         return environment | own.get(self.name, {})
 

@@ -1,33 +1,32 @@
 """Wires the SAM: what is built from what, and which message goes to which handler."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-
-from cryptography import x509
 
 from services.sam.access import Access
 from services.sam.activating import Activator
-from services.sam.certificates import load_anchors
 from services.sam.evidence import RelyingParty
 from services.sam.handlers.approving import ApprovingHandlers
 from services.sam.handlers.authenticators import AuthenticatorHandlers
+from services.sam.handlers.changing import ChangingHandlers
+from services.sam.handlers.creating import CreatingHandlers
 from services.sam.handlers.ending import EndingHandlers
 from services.sam.handlers.enrolling import EnrollingHandlers
+from services.sam.handlers.ordering import OrderingHandlers
 from services.sam.handlers.reading import ReadingHandlers
 from services.sam.handlers.signing import SigningHandlers
 from services.sam.handlers.verifying import FactorVerifier
 from services.sam.rows import RowSeal
 from services.sam.settings import Settings
 from services.sam.store import Store
-from services.sam.sweeping import sweep
+from services.sam.sweeping import Chore, sweep
 from services.sam.token import SAMToken
-from shared.contracts import approval, sam
+from shared.contracts import approval, issuance, sam
 from shared.hsm import Token
 from shared.messaging.bus import Handlers
+from shared.registry import RegistrySource
 from shared.runtime import Room, run
 from shared.tokens import TokenReader, verifying_keys
 from shared.trust import SigningKey
@@ -40,7 +39,8 @@ def _now() -> datetime:
 @asynccontextmanager
 async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
     settings, trust, audit = room.settings, room.trust, room.audit
-    anchors = _read_anchors(settings.authorities_file)
+    registries = RegistrySource(settings.registry, trust)
+    room.health.check("registry", registries.check)
     async with Token.open(settings.hsm) as hsm:
         room.health.check("hsm", hsm.probe)
         token = SAMToken(hsm)
@@ -69,27 +69,40 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
             verifier,
             activator,
             seal,
-            room.bus,
             audit,
             room.sealing_key,
             trust.sealing_key("operator"),
-            anchors,
+            registries,
             settings.factors,
             _now,
         )
-        ending = EndingHandlers(store, verifier, activator, room.bus, audit, room.sealing_key, settings.factors, _now)
+        ordering = OrderingHandlers(store, activator, room.bus, audit, registries, _now)
+        creating = CreatingHandlers(store, access, activator, audit, registries, _now)
+        changing = ChangingHandlers(store, access, ordering, audit, _now)
+        ending = EndingHandlers(
+            store, verifier, activator, room.bus, audit, room.sealing_key, registries, settings.factors, _now
+        )
         rules = settings.webauthn
         party = RelyingParty(rules.rp_id, rules.origins, allow_backed_up=rules.allow_backed_up)
         approving = ApprovingHandlers(store, audit, party, rules, settings.authorizations, trust.epoch, _now)
         authenticators = AuthenticatorHandlers(
             store, audit, party, rules, room.sealing_key, trust.sealing_key("operator"), _now
         )
-        async with _sweeping(store):
-            yield {**_routes(signing, reading, enrolling, ending), **_approval_routes(approving, authenticators)}
+        chores = (ending.end_expired, ending.end_spent, changing.renew_due)
+        async with registries.watched(), _sweeping(store, chores):
+            yield {
+                **_routes(signing, reading, enrolling, ordering, ending),
+                **_issuance_routes(creating, changing),
+                **_approval_routes(approving, authenticators),
+            }
 
 
 def _routes(
-    signing: SigningHandlers, reading: ReadingHandlers, enrolling: EnrollingHandlers, ending: EndingHandlers
+    signing: SigningHandlers,
+    reading: ReadingHandlers,
+    enrolling: EnrollingHandlers,
+    ordering: OrderingHandlers,
+    ending: EndingHandlers,
 ) -> Handlers:
     return {
         sam.ListCredentials: reading.list_credentials,
@@ -101,15 +114,28 @@ def _routes(
         sam.SignHash: signing.sign_hash,
         sam.AddSigner: enrolling.add_signer,
         sam.AddCredential: enrolling.add_credential,
-        sam.PrepareCredential: enrolling.prepare_credential,
-        sam.AcceptCertificate: enrolling.accept_certificate,
-        sam.RefuseOrder: enrolling.refuse_order,
+        sam.PrepareCredential: ordering.prepare_credential,
+        sam.AcceptCertificate: ordering.accept_certificate,
+        sam.RefuseOrder: ordering.refuse_order,
         sam.RevokeTokens: ending.revoke_tokens,
         sam.SuspendCredential: ending.suspend_credential,
         sam.UnlockSigner: ending.unlock_signer,
         sam.DeleteCredential: ending.delete_credential,
         sam.EndCredential: ending.end_credential,
         sam.NoteCertificateStatus: ending.note_certificate_status,
+    }
+
+
+def _issuance_routes(creating: CreatingHandlers, changing: ChangingHandlers) -> Handlers:
+    return {
+        issuance.CreateCredential: creating.create_credential,
+        issuance.CheckIssuance: creating.check_issuance,
+        issuance.PrepareOnce: creating.prepare_once,
+        issuance.RemoveCredential: changing.remove_credential,
+        issuance.StopCredential: changing.stop_credential,
+        issuance.RenewCredential: changing.renew_credential,
+        issuance.ReadRequest: changing.read_request,
+        issuance.InstallCertificate: changing.install_certificate,
     }
 
 
@@ -130,19 +156,13 @@ def _approval_routes(approving: ApprovingHandlers, authenticators: Authenticator
 
 
 @asynccontextmanager
-async def _sweeping(store: Store) -> AsyncIterator[None]:
-    task = asyncio.create_task(sweep(store, now=_now), name="sweep")
+async def _sweeping(store: Store, chores: Sequence[Chore]) -> AsyncIterator[None]:
+    task = asyncio.create_task(sweep(store, now=_now, chores=chores), name="sweep")
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _read_anchors(file: Path) -> dict[str, tuple[x509.Certificate, ...]]:
-    """Each authority's trust anchors; paths are relative to the file that names them."""
-    files: dict[str, str] = json.loads(file.read_bytes())
-    return {name: load_anchors((file.parent / anchors).read_bytes()) for name, anchors in files.items()}
 
 
 if __name__ == "__main__":

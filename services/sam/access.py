@@ -55,14 +55,26 @@ class Access:
     tokens: TokenReader
 
     async def caller(
-        self, sealed: bytes, *, message: str, subject: str, now: datetime, of_one_credential: bool = False
+        self,
+        sealed: bytes,
+        *,
+        message: str,
+        subject: str,
+        now: datetime,
+        of_one_credential: bool = False,
+        scopes: frozenset[str] = frozenset(),
     ) -> tuple[Secrets, AccessToken]:
         """The secrets and the token in them; MALFORMED, TOKEN_INVALID, TOKEN_EXPIRED or SCOPE_REFUSED.
 
-        A token of scope `credential` is one authorization's, and good only where `of_one_credential` says so.
+        A token of scope `credential` is one authorization's, and good only where `of_one_credential` says so. `scopes`:
+        what does beside `service`, a token that a signer granted for just this.
         """
         secrets, token = self._read(
-            sealed, message=message, subject=subject, now=now, of_one_credential=of_one_credential
+            sealed,
+            message=message,
+            subject=subject,
+            now=now,
+            scopes=scopes | ({_CREDENTIAL} if of_one_credential else frozenset()),
         )
         await self.store.check_token(token)
         return secrets, token
@@ -88,7 +100,9 @@ class Access:
         authorities: Sequence[str] | None = None,
     ) -> Parties:
         """`caller` and `credential`, and the signer, by one question to the database: the way of every signature."""
-        secrets, token = self._read(sealed, message=message, subject=credential_id, now=now, of_one_credential=True)
+        secrets, token = self._read(
+            sealed, message=message, subject=credential_id, now=now, scopes=frozenset({_CREDENTIAL})
+        )
         found = await self.store.parties(token, credential_id)
         if found is None:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
@@ -121,13 +135,13 @@ class Access:
         return Presented(authorization_id=sad.authorization_id)
 
     def _read(
-        self, sealed: bytes, *, message: str, subject: str, now: datetime, of_one_credential: bool
+        self, sealed: bytes, *, message: str, subject: str, now: datetime, scopes: frozenset[str]
     ) -> tuple[Secrets, AccessToken]:
         secrets = unseal(sealed, key=self.sealing_key, message=message, subject=subject)
         if secrets.access_token is None:
             raise RakkanError(Code.TOKEN_INVALID, "no access token")
         token = self.tokens.read(secrets.access_token.get_secret_value(), now=now)
-        if not (token.scope == _CREDENTIAL and of_one_credential) and _SERVICE not in token.scope.split():
+        if token.scope not in scopes and _SERVICE not in token.scope.split():
             raise RakkanError(Code.SCOPE_REFUSED, f"scope {token.scope}")
         if token.scope == _CREDENTIAL:
             _check_names_authorization(token)

@@ -24,12 +24,12 @@ class AuthorizedHash:
 
 def check_usable(credential: Credential, *, now: datetime) -> None:
     """Raise unless this credential may be used now: active, certificate valid and in date, algorithm allowed."""
+    if credential.not_after is not None and now >= credential.not_after and credential.ending in ("", "expired"):
+        raise RakkanError(Code.CERTIFICATE_EXPIRED)
     if credential.state is not State.ACTIVE or not credential.chain or credential.not_after is None:
         raise RakkanError(Code.CREDENTIAL_DISABLED, f"the credential is {credential.state}")
     if credential.certificate_status != "valid":
         raise RakkanError(Code.CREDENTIAL_DISABLED, f"the certificate is {credential.certificate_status}")
-    if now >= credential.not_after:
-        raise RakkanError(Code.CERTIFICATE_EXPIRED)
     check_key_allowed(credential.key_algorithm, credential.profile, now=now)
 
 

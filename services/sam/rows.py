@@ -21,6 +21,9 @@ from shared.algorithms import KeyAlgorithm, Profile
 from shared.errors import Code, RakkanError
 
 Assurance = Literal["SCAL1-pin", "SCAL2-passkey"]
+SubjectType = Literal["natural", "legal", "seal"]
+Ending = Literal["", "deleted", "revoked", "expired", "superseded", "spent", "refused"]
+"""Why a credential has ended; empty while it has not, and of those that ended before reasons were kept."""
 PASSKEY: Assurance = "SCAL2-passkey"
 
 _FORMAT = b"rakkan-row/1\0"
@@ -43,6 +46,7 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Signer:
     TABLE: ClassVar[str] = "signers"
+    LATER: ClassVar[Mapping[str, object]] = {"organization_identifier": None, "subject_type": "natural"}
 
     signer_id: str
     tenant_id: str
@@ -59,12 +63,25 @@ class Signer:
     otp_last_step: int
     version: int
     mac: bytes = b""
+    organization_identifier: str | None = None
+    """As verified: ETSI EN 319 412-1 5.1.4, such as `NTRJP-0100-01-123456`."""
+    subject_type: SubjectType = "natural"
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
     TABLE: ClassVar[str] = "credentials"
-    LATER: ClassVar[Mapping[str, str]] = {"assurance": "SCAL1-pin"}
+    LATER: ClassVar[Mapping[str, object]] = {
+        "assurance": "SCAL1-pin",
+        "certificate_profile": "signing",
+        "csr": None,
+        "renewal_id": None,
+        "supersedes": None,
+        "one_time": False,
+        "ending": "",
+        "revoke_as": 5,
+    }
+    UNSEALED: ClassVar[frozenset[str]] = frozenset({"status_checked_at"})
 
     credential_id: str
     signer_id: str
@@ -89,6 +106,21 @@ class Credential:
     version: int
     mac: bytes = b""
     assurance: Assurance = "SCAL1-pin"
+    certificate_profile: str = "signing"
+    """Of its CA, in the registry. Not `profile`, which is of algorithms."""
+    csr: bytes | None = None
+    """The request that was ordered on, signed by the key."""
+    renewal_id: str | None = None
+    """The order of a new certificate for this key, while it is under way."""
+    supersedes: str | None = None
+    """This row carries the next key of that credential: once it is certified, the two rows change their keys."""
+    one_time: bool = False
+    """Made for one authorization, and destroyed after it."""
+    ending: Ending = ""
+    revoke_as: int | None = 5
+    """How its certificate is revoked when it ends (RFC 5280 5.3.1); None: it is not."""
+    status_checked_at: datetime | None = None
+    """When its CA last said what `certificate_status` says."""
 
     @property
     def audit_subject(self) -> dict[str, str]:

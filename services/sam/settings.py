@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from shared.settings import HSM, Database, RoomSettings, Section
+from shared.settings import HSM, Database, RegistryFiles, RoomSettings, Section
 
 
 class Authorizations(Section):
@@ -63,8 +63,7 @@ class Settings(RoomSettings):
     hsm: HSM
     activations_key_file: Path
     """PEM of the Ed25519 key the SVG knows the SAM by."""
-    authorities_file: Path
-    """JSON: name of each authority to the file of its trust anchors (PEM)."""
+    registry: RegistryFiles
     authorizations: Authorizations = Authorizations()
     factors: Factors = Factors()
     webauthn: WebAuthn = WebAuthn()

@@ -1,7 +1,7 @@
 """Looks after what got stuck: enrollments and endings whose job was lost, refusals that may be forgotten."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -19,6 +19,7 @@ from shared.messaging import operation, outbox
 log = structlog.get_logger()
 
 _EVERY_S = 5.0
+_CHORE_S = 60.0
 _KEPT_AFTER_EXPIRY = timedelta(hours=1)
 _STUCK_AFTER = timedelta(seconds=30)
 
@@ -35,8 +36,14 @@ class Store(Protocol):
     async def forget_contexts(self, *, before: datetime) -> None: ...
 
 
-async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
-    """Run until cancelled. The jobs go out again under the same message id: a double is harmless."""
+Chore = Callable[[], Awaitable[None]]
+
+
+async def sweep(store: Store, *, now: Callable[[], datetime], chores: Sequence[Chore] = ()) -> None:
+    """Run until cancelled. The jobs go out again under the same message id: a double is harmless.
+
+    What fails is left for the next round, and keeps nothing else waiting.
+    """
     while True:
         try:
             with operation.begin("sam", timeout_s=_EVERY_S):
@@ -48,11 +55,21 @@ async def sweep(store: Store, *, now: Callable[[], datetime]) -> None:
                 await store.forget_contexts(before=now() - _KEPT_AFTER_EXPIRY)
         except (asyncpg.PostgresError, RakkanError) as trouble:
             log.warning("sweep failed", why=str(trouble))
+        for chore in chores:
+            await _do(chore)
         await asyncio.sleep(_EVERY_S)
 
 
+async def _do(chore: Chore) -> None:
+    try:
+        with operation.begin("sam", timeout_s=_CHORE_S):
+            await chore()
+    except (asyncpg.PostgresError, RakkanError) as trouble:
+        log.warning("sweep failed", chore=getattr(chore, "__name__", ""), why=str(trouble))
+
+
 async def _repost(connection: Connection, credential_id: str, state: State) -> None:
-    ending = state is State.ENDED
+    ending = state in (State.ENDED, State.REFUSED)
     job: Job = EndCredential(credential_id=credential_id) if ending else PrepareCredential(credential_id=credential_id)
     await outbox.post(connection, job, message_id=f"{'end' if ending else 'prepare'}:{credential_id}")
     log.info("stuck step taken up again", credential_id=credential_id, state=state)

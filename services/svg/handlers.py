@@ -22,8 +22,14 @@ from services.svg.checks import (
 from services.svg.wrapping import KeyAttributes, NewKey, Wrapped, share_of
 from shared.activation import Activation, Use, read_activation
 from shared.algorithms import KeyAlgorithm, SignatureAlgorithm
-from shared.contracts.base import Done
-from shared.contracts.svg import DestroyKey, GenerateKey, KeyGenerated, SignatureValues, SignDigests
+from shared.contracts.svg import (
+    DestroyKey,
+    GenerateKey,
+    KeyDestroyed,
+    KeyGenerated,
+    SignatureValues,
+    SignDigests,
+)
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, unseal
 from shared.trust import Trust
@@ -155,7 +161,7 @@ class Handlers:
             await self._token.destroy(wrapped.resident)
         return await self._store.key(activation.key_id)
 
-    async def destroy_key(self, request: DestroyKey) -> Done:
+    async def destroy_key(self, request: DestroyKey) -> KeyDestroyed:
         """Destroy the wrapped key. Without it and its share nothing can bring the private key back."""
         async with self._refusals_noted("key.destruction_refused") as asked:
             activation = asked.activation = read_activation(request.activation, self._trust, now=self._now())
@@ -166,7 +172,11 @@ class Handlers:
                 check_attributes(activation, key)
                 if key.resident is not None:
                     await self._token.destroy(key.resident)
-            return Done()
+            return KeyDestroyed(
+                key_id=activation.key_id,
+                public_key_hash=hashlib.sha256(key.public_key).digest(),
+                audit_reference=activation.operation_id,
+            )
 
     def _unseal(self, sealed: bytes, message: str, activation: Activation) -> Secrets:
         return unseal(sealed, key=self._sealing_key, message=message, subject=activation.operation_id)

@@ -36,6 +36,13 @@ class CredentialFacts(Part):
     scal: Literal["1", "2"]
     signatures_max: int
     """How many signatures one authorization may cover (`multisign`)."""
+    authority: str = ""
+    certificate_profile: str = ""
+    """Of that CA, in the registry."""
+    status_checked_at: datetime | None = None
+    """When the CA last said what `certificate_status` says; None: not since it was issued."""
+    renewing: bool = False
+    """A new certificate is under way; this one goes on until it is linked."""
 
 
 class CredentialPage(Reply):
@@ -259,6 +266,9 @@ class AddSigner(Request[SignerAdded]):
     common_name: Name
     organization: Name | None = None
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "JP"
+    organization_identifier: Name | None = None
+    """ETSI EN 319 412-1 5.1.4, such as `NTRJP-0100-01-123456`."""
+    subject_type: Literal["natural", "legal", "seal"] = "natural"
     secrets: Sealed
     """pin, or nothing"""
     with_totp: bool = False
@@ -271,7 +281,8 @@ class CredentialAdded(Reply):
 class AddCredential(Request[CredentialAdded]):
     """Order a key and a certificate for a signer; `list` shows when it is active.
 
-    Refused with NOT_FOUND (signer), CONFLICT, AUTHORITY_UNKNOWN, SIGN_ALGORITHM_REFUSED, FACTOR_UNKNOWN.
+    Refused with NOT_FOUND (signer), CONFLICT, AUTHORITY_UNKNOWN, AUTHORITY_FORBIDDEN, AUTHORITY_UNAVAILABLE,
+    PROFILE_UNKNOWN, SIGN_ALGORITHM_REFUSED, FACTOR_UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "sam.add_credential.v1"
@@ -285,6 +296,8 @@ class AddCredential(Request[CredentialAdded]):
     key_algorithm: KeyAlgorithm = KeyAlgorithm.P256
     profile: Profile = Profile.EU
     authority: Identifier = "local"
+    certificate_profile: Identifier | None = None
+    """Of that CA, in the registry; nothing: its default."""
     assurance: Literal["SCAL1-pin", "SCAL2-passkey"] = "SCAL1-pin"
     otp_required: bool = False
     hashes_required: bool = False

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from shared.algorithms import KeyAlgorithm
-from shared.contracts.base import Done, Reply, Request, Sealed
+from shared.contracts.base import Reply, Request, Sealed
 
 
 class SignatureValues(Reply):
@@ -47,10 +47,20 @@ class GenerateKey(Request[KeyGenerated]):
     share: Sealed
 
 
-class DestroyKey(Request[Done]):
+class KeyDestroyed(Reply):
+    """The record of a destruction, for the log of who wanted it."""
+
+    key_id: str
+    public_key_hash: bytes = b""
+    """Of the key that is gone."""
+    audit_reference: str = ""
+    """The operation under which the SVG's own log has `key.destroyed`."""
+
+
+class DestroyKey(Request[KeyDestroyed]):
     """Destroy the wrapped key under the activation (purpose `destroy`). Destroying twice is one destruction."""
 
     TYPE: ClassVar[str] = "svg.destroy_key.v1"
-    REPLY: ClassVar[type[Reply]] = Done
+    REPLY: ClassVar[type[Reply]] = KeyDestroyed
 
     activation: bytes = Field(max_length=16_384)

@@ -7,7 +7,7 @@ no service declares anything but its own reply queue.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.contracts import approval, authentication, ca_connector, sam, svg, tsa_connector
+from shared.contracts import approval, authentication, ca_connector, issuance, sam, svg, tsa_connector
 from shared.contracts.base import Job, Message
 from shared.errors import Code, RakkanError
 
@@ -58,6 +58,14 @@ ROUTES = {
         _route(sam.Authorize, "gateway", repeatable=False),
         _route(sam.ExtendAuthorization, "gateway", repeatable=False),
         _route(sam.SignHash, "gateway", timeout_s=20.0),
+        _route(issuance.CreateCredential, "gateway"),
+        _route(issuance.CheckIssuance, "gateway"),
+        _route(issuance.RemoveCredential, "gateway"),
+        _route(issuance.StopCredential, "gateway"),
+        _route(issuance.RenewCredential, "gateway", timeout_s=20.0),
+        _route(issuance.ReadRequest, "gateway"),
+        _route(issuance.InstallCertificate, "gateway"),
+        _route(issuance.PrepareOnce, "authentication"),
         _route(sam.RevokeTokens, "authentication"),
         _route(approval.ListApprovable, "authentication"),
         _route(approval.OpenContext, "authentication"),

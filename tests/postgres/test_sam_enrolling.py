@@ -34,14 +34,15 @@ from shared.contracts.sam import (
 from shared.database import Pool, connect_pool
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
+from shared.registry import CertificateProfile
 from shared.settings import Database
-from tests.support.certificates import authority, issue, spki
+from tests.support.certificates import authority, issue
 from tests.support.sam import PIN, MemoryToken, SAMUnderTest
 
 HANDLERS: dict[type[Job], str] = {
-    PrepareCredential: "enrolling.prepare_credential",
-    AcceptCertificate: "enrolling.accept_certificate",
-    RefuseOrder: "enrolling.refuse_order",
+    PrepareCredential: "ordering.prepare_credential",
+    AcceptCertificate: "ordering.accept_certificate",
+    RefuseOrder: "ordering.refuse_order",
     EndCredential: "ending.end_credential",
     NoteCertificateStatus: "ending.note_certificate_status",
 }
@@ -65,6 +66,10 @@ class Enrollment:
         self.credential_id = f"cred-{os.urandom(4).hex()}"
         self.root = authority("local", now=sam.clock.now())
         self.key = authority("unused").key
+
+    @property
+    def profile(self) -> CertificateProfile:
+        return self.sam.registry.current.certification_authorities["local"].profiles["signing"]
 
     async def add_signer(self, *, pin: str = PIN, with_totp: bool = False) -> None:
         sealed = self.sam.sealed(AddSigner, self.user_id, pin=pin)
@@ -106,7 +111,7 @@ class Enrollment:
 
     async def certificate(self) -> x509.Certificate:
         signer = await self.sam.store.signer_of_user(self.tenant, self.user_id)
-        return issue(self.root, certificates.subject_of(signer), self.key, now=self.sam.clock.now())
+        return issue(self.root, certificates.subject_of(signer, self.profile), self.key, now=self.sam.clock.now())
 
     async def ordered(self) -> None:
         await self.add_signer()
@@ -124,8 +129,8 @@ async def enrollment(pool: Pool) -> Enrollment:
     await audit.start(pool)
     sam = SAMUnderTest(pool, audit, os.urandom(32), MemoryToken())
     enrollment = Enrollment(sam)
-    sam.enrolling.anchors["local"] = (enrollment.root.certificate,)  # type: ignore[index]  # a dict in tests
-    sam.svg.public_key = spki(enrollment.key)
+    sam.registry.add("local", enrollment.root.certificate)
+    sam.svg.made.append(enrollment.key)
     return enrollment
 
 
@@ -194,11 +199,11 @@ async def test_a_certificate_that_does_not_fit_is_refused_and_said_so(enrollment
     await enrollment.ordered()
     other = authority("local", now=enrollment.sam.clock.now())
     signer = await enrollment.sam.store.signer_of_user(enrollment.tenant, enrollment.user_id)
-    subject = certificates.subject_of(signer)
+    subject = certificates.subject_of(signer, enrollment.profile)
     await enrollment.accept(issue(other, subject, enrollment.key, now=enrollment.sam.clock.now()))
     row = await enrollment.row()
     assert row.state is State.REFUSED
-    assert row.reason == "a link of its chain does not hold"
+    assert row.reason == "it does not lead to an anchor of its authority"
     assert f"confirm:{row.credential_id}" in await enrollment.posted()
 
 
@@ -260,7 +265,13 @@ async def test_suspending_stops_at_once_and_resuming_starts_again(enrollment: En
 async def test_a_revoked_certificate_stays_revoked(enrollment: Enrollment) -> None:
     await enrollment.active()
     now = enrollment.sam.clock.now()
-    for status, kept in (("suspended", "suspended"), ("valid", "valid"), ("revoked", "revoked"), ("valid", "revoked")):
+    for status, kept in (
+        ("valid", "valid"),
+        ("suspended", "suspended"),
+        ("valid", "suspended"),  # without evidence
+        ("revoked", "revoked"),
+        ("valid", "revoked"),
+    ):
         await enrollment.handle(NoteCertificateStatus(order_id=enrollment.credential_id, status=status, at=now))
         assert (await enrollment.row()).certificate_status == kept
 

@@ -1,6 +1,9 @@
 """The request the SAM makes for a key, and every certificate it does not take for it."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -9,27 +12,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from services.sam import certificates
+from services.sam.authorities import check_may_order
 from services.sam.rows import Signer
-from shared.algorithms import KeyAlgorithm
+from shared.algorithms import KeyAlgorithm, Profile
 from shared.errors import Code, RakkanError
-from tests.support.certificates import CA, NOW, authority, issue, name, spki
+from shared.registry import CertificateProfile, CertificationAuthority, Registry
+from tests.support.certificates import CA, NOW, authority, issue, name, pem, spki
 
 PREHASHED = Prehashed(hashes.SHA256())
 SIGNER = Signer("s1", "acme", "hanako", "花子", "Acme", "JP", b"", b"", 5, None, 5, 0, 1)
 KEY = ec.generate_private_key(ec.SECP256R1())
+POLICY, OTHER_POLICY = "2.999.3647.1", "2.999.3647.2"
+DOCUMENT_SIGNING = "1.3.6.1.5.5.7.3.36"
+PLAIN = CertificateProfile(label="Plain", validity_days_max=366)
 
 
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.P256, KeyAlgorithm.RSA2048, KeyAlgorithm.ED25519])
-def test_a_request_signed_by_its_key_holds(algorithm: KeyAlgorithm) -> None:
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
-    match algorithm:
-        case KeyAlgorithm.P256:
-            key = KEY
-        case KeyAlgorithm.RSA2048:
-            key = rsa.generate_private_key(65537, 2048)
-        case _:
-            key = ed25519.Ed25519PrivateKey.generate()
-    request = certificates.request_for(SIGNER, spki(key), algorithm)
+def signed(request: certificates.CertificationRequest, key: Any) -> bytes:
     match key:
         case ed25519.Ed25519PrivateKey():
             value = key.sign(request.to_be_signed)
@@ -37,35 +35,184 @@ def test_a_request_signed_by_its_key_holds(algorithm: KeyAlgorithm) -> None:
             value = key.sign(request.to_be_signed, padding.PKCS1v15(), PREHASHED)
         case _:
             value = key.sign(request.to_be_signed, ec.ECDSA(PREHASHED))
-    loaded = x509.load_der_x509_csr(request.signed(value))
-    assert loaded.is_signature_valid
-    assert loaded.subject == certificates.subject_of(SIGNER)
+    return request.signed(value)
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.P256, KeyAlgorithm.RSA2048, KeyAlgorithm.ED25519])
+def test_a_request_signed_by_its_key_holds(algorithm: KeyAlgorithm) -> None:
+    makers = {
+        KeyAlgorithm.RSA2048: lambda: rsa.generate_private_key(65537, 2048),
+        KeyAlgorithm.ED25519: ed25519.Ed25519PrivateKey.generate,
+    }
+    key: Any = makers.get(algorithm, lambda: KEY)()
+    der = signed(certificates.request_for(SIGNER, spki(key), algorithm, PLAIN), key)
+    certificates.check_request(der, public_key=spki(key), subject=SUBJECT)
+    assert x509.load_der_x509_csr(der).subject == SUBJECT
 
 
 def test_the_request_for_a_key_is_the_same_every_time() -> None:
-    requests = {certificates.request_for(SIGNER, spki(KEY), KeyAlgorithm.P256).information for _ in range(3)}
+    requests = {certificates.request_for(SIGNER, spki(KEY), KeyAlgorithm.P256, PLAIN).information for _ in range(3)}
     assert len(requests) == 1
+
+
+def test_a_request_that_its_key_did_not_sign_or_that_is_for_another_is_refused() -> None:
+    request = certificates.request_for(SIGNER, spki(KEY), KeyAlgorithm.P256, PLAIN)
+    good, forged = signed(request, KEY), signed(request, OTHER_KEY)
+    for der, key, subject, words in (
+        (forged, KEY, SUBJECT, "not signed by its key"),
+        (good, OTHER_KEY, SUBJECT, "another key or subject"),
+        (good, KEY, name("somebody else"), "another key or subject"),
+        (b"junk", KEY, SUBJECT, "cannot be read"),
+    ):
+        with pytest.raises(RakkanError, match=words):
+            certificates.check_request(der, public_key=spki(key), subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("changes", "template", "subject"),
+    [
+        ({}, {}, "2.5.4.5=s1,CN=花子,O=Acme,C=JP"),
+        ({"organization": None}, {}, "2.5.4.5=s1,CN=花子,C=JP"),
+        ({}, {"subject": ("common_name", "country")}, "C=JP,CN=花子"),
+        (
+            {"subject_type": "legal", "organization_identifier": "NTRJP-0100-01-123456"},
+            {"subject_type": "legal", "subject": ("country", "organization", "organization_identifier", "common_name")},
+            "CN=花子,2.5.4.97=NTRJP-0100-01-123456,O=Acme,C=JP",
+        ),
+    ],
+)
+def test_the_subject_is_the_profiles_template_over_what_was_verified(
+    changes: dict[str, Any], template: dict[str, Any], subject: str
+) -> None:
+    made = certificates.subject_of(replace(SIGNER, **changes), PLAIN.model_copy(update=template))
+    assert made.rfc4514_string() == subject
+
+
+@pytest.mark.parametrize("kind", ["legal", "seal"])
+def test_a_profile_for_another_kind_of_subject_is_refused(kind: str) -> None:
+    with pytest.raises(RakkanError) as refused:
+        certificates.subject_of(SIGNER, PLAIN.model_copy(update={"subject_type": kind}))
+    assert refused.value.code is Code.PROFILE_UNKNOWN
 
 
 ROOT = authority("root")
 INTERMEDIATE = authority("intermediate", ROOT)
-SUBJECT = certificates.subject_of(SIGNER)
-
-
-def check(*chain: x509.Certificate, anchors: tuple[x509.Certificate, ...] = (ROOT.certificate,)) -> datetime:
-    der = tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in chain)
-    return certificates.check_certificate(der, public_key=spki(KEY), subject=SUBJECT, anchors=anchors, now=NOW)
-
-
-@pytest.mark.parametrize("with_root", [True, False])
-def test_a_certificate_of_its_authority_is_taken(with_root: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    chain = [issue(INTERMEDIATE, SUBJECT, KEY), INTERMEDIATE.certificate]
-    assert check(*chain, *([ROOT.certificate] if with_root else [])) == NOW + timedelta(days=365)
-
-
+SUBJECT = certificates.subject_of(SIGNER, PLAIN)
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def ca_of(*anchors: x509.Certificate, **changes: Any) -> CertificationAuthority:
+    members: dict[str, Any] = {
+        "label": "A CA",
+        "protocol": "local",
+        "anchors": [pem(anchor) for anchor in anchors],
+        "profiles": {"signing": PLAIN},
+        "default_profile": "signing",
+    }
+    return CertificationAuthority.model_validate(members | changes)
+
+
+def check(
+    chain: Iterable[x509.Certificate],
+    *,
+    ca: CertificationAuthority | None = None,
+    profile: CertificateProfile = PLAIN,
+) -> datetime:
+    der = tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in chain)
+    return certificates.check_certificate(
+        der, public_key=spki(KEY), subject=SUBJECT, ca=ca or ca_of(ROOT.certificate), profile=profile, now=NOW
+    )
+
+
+def test_a_certificate_of_its_authority_is_taken_whatever_of_its_chain_comes_with_it() -> None:
+    leaf, above = issue(INTERMEDIATE, SUBJECT, KEY), INTERMEDIATE.certificate
+    registered = ca_of(ROOT.certificate, intermediates=[pem(above)])
+    end = NOW + timedelta(days=365)
+    assert check([leaf, above]) == end
+    assert check([leaf, above, ROOT.certificate]) == end
+    assert check([leaf, ROOT.certificate, above]) == end
+    assert check([leaf], ca=registered) == end
+
+
 IMPOSTOR = CA(OTHER_KEY, issue(None, name("root"), OTHER_KEY, ca=True))
 NO_CA = authority("no ca", ROOT, ca=False)
+EXPIRED = CA(OTHER_KEY, issue(ROOT, name("expired"), OTHER_KEY, ca=True, days=(-10, -1)))
+
+
+def test_an_anchor_of_the_same_name_does_not_hide_the_right_one() -> None:
+    """A CA that changed its key has two anchors of one name."""
+    assert check([issue(ROOT, SUBJECT, KEY)], ca=ca_of(IMPOSTOR.certificate, ROOT.certificate))
+
+
+def made(issuer: CA = ROOT, *, hash_: hashes.HashAlgorithm | None = None, **more: Any) -> x509.Certificate:
+    """A certificate with the extensions asked for, all of them good unless changed."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(SUBJECT)
+        .issuer_name(issuer.certificate.subject)
+        .public_key(KEY.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(minutes=5))
+        .not_valid_after(NOW + timedelta(days=more.get("days", 365)))
+    )
+    usage = x509.KeyUsage(False, more.get("commits", True), False, False, False, False, False, False, False)  # noqa: FBT003 - its own order
+    purposes = [x509.ObjectIdentifier(one) for one in more.get("purposes", (DOCUMENT_SIGNING,))]
+    policies = [x509.PolicyInformation(x509.ObjectIdentifier(one), None) for one in more.get("policies", (POLICY,))]
+    if more.get("with_usage", True):
+        builder = builder.add_extension(usage, critical=True)
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    if policies:
+        builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
+    if more.get("ca"):
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if more.get("strange"):
+        strange = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), b"\x05\x00")
+        builder = builder.add_extension(strange, critical=True)
+    return builder.sign(issuer.key, hash_ or hashes.SHA256())
+
+
+FULL = PLAIN.model_copy(
+    update={"policies": (POLICY, OTHER_POLICY), "extended_key_usages": (DOCUMENT_SIGNING,), "validity_days_max": 365}
+)
+
+
+def test_a_certificate_that_is_all_its_profile_wants_is_taken() -> None:
+    assert check([made()], profile=FULL)
+    assert check([made(policies=(OTHER_POLICY, "2.999.7"))], profile=FULL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policies": ()}, "policy is none of"),
+        ({"policies": ("2.999.3647.9",)}, "policy is none of"),
+        ({"purposes": ()}, "extended key usage lacks"),
+        ({"purposes": ("1.3.6.1.5.5.7.3.4",)}, "extended key usage lacks"),
+        ({"with_usage": False}, "key usage lacks"),
+        ({"commits": False}, "key usage lacks"),
+        ({"days": 366}, "more than 365"),
+        ({"ca": True}, "a CA's certificate"),
+        ({"strange": True}, "critical extension 2.999.1"),
+        ({"hash_": hashes.SHA224()}, "sha224, which is weak"),
+    ],
+    ids=[
+        "policy dropped",
+        "other policy",
+        "purpose dropped",
+        "other purpose",
+        "key usage dropped",
+        "other key usage",
+        "valid for longer",
+        "a CA",
+        "critical and unknown",
+        "weak hash",
+    ],
+)
+def test_a_certificate_that_is_not_what_was_ordered_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(RakkanError, match=words) as refused:
+        check([made(**changes)], profile=FULL)
+    assert refused.value.code is Code.CERTIFICATE_REFUSED
 
 
 @pytest.mark.parametrize(
@@ -76,9 +223,11 @@ NO_CA = authority("no ca", ROOT, ca=False)
         ([issue(ROOT, SUBJECT, KEY, signs=False)], "key usage"),
         ([issue(ROOT, SUBJECT, KEY, days=(-10, -1))], "not valid today"),
         ([issue(ROOT, SUBJECT, KEY, days=(1, 10))], "not valid today"),
-        ([issue(IMPOSTOR, SUBJECT, KEY)], "does not hold"),
+        ([issue(EXPIRED, SUBJECT, KEY), EXPIRED.certificate], "not valid today"),
+        ([issue(IMPOSTOR, SUBJECT, KEY)], "does not lead"),
+        ([issue(IMPOSTOR, SUBJECT, KEY), IMPOSTOR.certificate], "does not lead"),
         ([issue(INTERMEDIATE, SUBJECT, KEY)], "does not lead"),
-        ([issue(INTERMEDIATE, SUBJECT, KEY), ROOT.certificate], "does not hold"),
+        ([issue(INTERMEDIATE, SUBJECT, KEY), ROOT.certificate], "does not lead"),
         ([issue(NO_CA, SUBJECT, KEY), NO_CA.certificate], "no CA"),
         ([issue(None, SUBJECT, KEY)], "does not lead"),
     ],
@@ -88,7 +237,9 @@ NO_CA = authority("no ca", ROOT, ca=False)
         "other usage",
         "expired",
         "not yet valid",
+        "expired intermediate",
         "impostor of the root",
+        "impostor with itself",
         "intermediate missing",
         "wrong link",
         "issued by no CA",
@@ -97,16 +248,77 @@ NO_CA = authority("no ca", ROOT, ca=False)
 )
 def test_any_other_certificate_is_refused(chain: list[x509.Certificate], words: str) -> None:
     with pytest.raises(RakkanError, match=words) as refused:
-        check(*chain)
+        check(chain)
     assert refused.value.code is Code.CERTIFICATE_REFUSED
+
+
+def test_a_chain_over_a_small_key_is_refused() -> None:
+    small = rsa.generate_private_key(65537, 1024)  # noqa: S505 - what is to be refused
+    weak = CA(small, issue(ROOT, name("weak"), small, ca=True))  # type: ignore[arg-type]  # signs all the same
+    with pytest.raises(RakkanError, match="weak key"):
+        check([issue(weak, SUBJECT, KEY), weak.certificate])
+
+
+def test_a_chain_that_is_longer_than_its_ca_allows_is_refused() -> None:
+    short = authority("short")
+    limited = CA(
+        short.key,
+        x509.CertificateBuilder()
+        .subject_name(name("short"))
+        .issuer_name(name("short"))
+        .public_key(short.key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(short.key, hashes.SHA256()),
+    )
+    below = authority("below", limited)
+    with pytest.raises(RakkanError, match="longer than a CA"):
+        check([issue(below, SUBJECT, KEY), below.certificate], ca=ca_of(limited.certificate))
+
+
+def test_another_cas_certificate_is_refused_even_of_the_same_name() -> None:
+    """Two CAs of one registry with one distinguished name: what one of them signs is not the other's."""
+    with pytest.raises(RakkanError, match="does not lead"):
+        check([issue(IMPOSTOR, SUBJECT, KEY), IMPOSTOR.certificate], ca=ca_of(ROOT.certificate))
+    assert check([issue(IMPOSTOR, SUBJECT, KEY)], ca=ca_of(IMPOSTOR.certificate))
 
 
 def test_an_authority_without_anchors_gets_nothing_linked() -> None:
     with pytest.raises(RakkanError, match="does not lead"):
-        check(issue(ROOT, SUBJECT, KEY), ROOT.certificate, anchors=())
+        check([issue(ROOT, SUBJECT, KEY), ROOT.certificate], ca=ca_of())
 
 
 def test_what_is_no_certificate_is_refused() -> None:
     with pytest.raises(RakkanError) as refused:
-        certificates.check_certificate((b"junk",), public_key=b"", subject=SUBJECT, anchors=(), now=NOW)
+        certificates.check_certificate((b"junk",), public_key=b"", subject=SUBJECT, ca=ca_of(), profile=PLAIN, now=NOW)
     assert refused.value.code is Code.CERTIFICATE_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("asked", "ca", "code"),
+    [
+        ({"authority": "nobody"}, {}, Code.AUTHORITY_UNKNOWN),
+        ({"profile": "seal"}, {}, Code.PROFILE_UNKNOWN),
+        ({}, {"tenants": ["rival"]}, Code.AUTHORITY_FORBIDDEN),
+        ({}, {"status": "maintenance"}, Code.AUTHORITY_UNAVAILABLE),
+        ({"key_algorithm": KeyAlgorithm.P384}, {}, Code.SIGN_ALGORITHM_REFUSED),
+        ({"signer": replace(SIGNER, subject_type="seal")}, {}, Code.PROFILE_UNKNOWN),
+    ],
+    ids=["unknown CA", "unknown profile", "another tenant's", "in maintenance", "key not certified", "other subject"],
+)
+def test_what_may_not_be_ordered_is_refused_before_a_key_is_made(
+    asked: dict[str, Any], ca: dict[str, Any], code: Code
+) -> None:
+    registry = Registry(version=1, certification_authorities={"blue": ca_of(ROOT.certificate, **ca)})
+    wanted: dict[str, Any] = {
+        "authority": "blue",
+        "profile": "signing",
+        "signer": SIGNER,
+        "key_algorithm": KeyAlgorithm.P256,
+        "algorithms": Profile.EU,
+    }
+    with pytest.raises(RakkanError) as refused:
+        check_may_order(registry, **(wanted | asked), now=NOW)
+    assert refused.value.code is code

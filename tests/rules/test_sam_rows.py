@@ -41,8 +41,9 @@ class _Before:
 
 
 def as_it_was_sealed_before(credential: Credential) -> Any:
-    """The row of the version that knew no `assurance`."""
-    names = [field.name for field in fields(credential) if field.name not in {"assurance", "mac"}]
+    """The row of the version that knew none of what came later."""
+    later = {*Credential.LATER, *Credential.UNSEALED, "mac"}
+    names = [field.name for field in fields(credential) if field.name not in later]
     before = make_dataclass(
         "Before", [*((name, Any) for name in names), ("mac", bytes, b"")], bases=(_Before,), frozen=True
     )
@@ -55,6 +56,25 @@ def test_a_row_from_before_assurance_holds_as_what_it_was() -> None:
     with pytest.raises(RakkanError) as refused:
         SEAL.check(replace(CREDENTIAL, mac=mac, assurance=PASSKEY))
     assert refused.value.code is Code.RECORD_DAMAGED
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"certificate_profile": "seal"},
+        {"supersedes": "cred-2"},
+        {"one_time": True},
+        {"revoke_as": None},
+        {"renewal_id": "r1"},
+        {"csr": b"request"},
+        {"ending": "expired"},
+    ],
+    ids=str,
+)
+def test_what_came_later_is_sealed_too(edited: dict[str, Any]) -> None:
+    mac = as_it_was_sealed_before(CREDENTIAL).mac
+    with pytest.raises(RakkanError):
+        SEAL.check(replace(CREDENTIAL, mac=mac, **edited))
 
 
 def test_a_passkey_credential_does_not_become_one_of_a_pin() -> None:

@@ -6,10 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyotp
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.sam.access import Access
@@ -17,8 +21,11 @@ from services.sam.activating import Activator
 from services.sam.evidence import RelyingParty
 from services.sam.handlers.approving import ApprovingHandlers
 from services.sam.handlers.authenticators import AuthenticatorHandlers
+from services.sam.handlers.changing import ChangingHandlers
+from services.sam.handlers.creating import CreatingHandlers
 from services.sam.handlers.ending import EndingHandlers
 from services.sam.handlers.enrolling import EnrollingHandlers
+from services.sam.handlers.ordering import OrderingHandlers
 from services.sam.handlers.reading import ReadingHandlers
 from services.sam.handlers.signing import SigningHandlers
 from services.sam.handlers.verifying import FactorVerifier
@@ -26,16 +33,18 @@ from services.sam.rows import Credential, RowSeal, State
 from services.sam.settings import Authorizations, Factors, WebAuthn
 from services.sam.store import Store
 from services.sam.token import SAMToken
-from shared.activation import Activation, read_activation
+from shared.activation import Activation, Use, read_activation
 from shared.algorithms import KeyAlgorithm, Profile
 from shared.audit import AuditWriter
-from shared.contracts.base import Done, Message
-from shared.contracts.svg import DestroyKey, GenerateKey, KeyGenerated, SignatureValues, SignDigests
+from shared.contracts.base import Message
+from shared.contracts.svg import DestroyKey, GenerateKey, KeyDestroyed, KeyGenerated, SignatureValues, SignDigests
 from shared.database import Pool
 from shared.errors import Code, RakkanError
+from shared.registry import CertificationAuthority, Registry
 from shared.sealing import Secrets, seal, unseal
 from shared.tokens import AccessToken, TokenReader, verifying_keys, write_token
 from shared.trust import Purpose, SigningKey, Trust, key_id_of
+from tests.support.certificates import pem, spki
 
 PIN = "739154"
 EPOCH = 1
@@ -73,36 +82,48 @@ class MemoryToken:
 
 @dataclass
 class FakeSVG:
-    """Obeys good activations, once each, and returns recorded values when asked again."""
+    """Obeys good activations, once each, and returns recorded values when asked again. Requests it signs for real."""
 
     trust: Trust
     sealing_key: X25519PrivateKey
-    public_key: bytes
     now: Callable[[], datetime]
+    made: list[ec.EllipticCurvePrivateKey] = field(default_factory=list)
+    """Keys to hand out, before it makes its own."""
+    keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
     recorded: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     activations: list[Activation] = field(default_factory=list)
     failure: RakkanError | None = None
 
-    async def ask(self, request: Message) -> SignatureValues | KeyGenerated | Done:
+    async def ask(self, request: Message) -> SignatureValues | KeyGenerated | KeyDestroyed:
         if self.failure is not None:
             raise self.failure
         match request:
             case SignDigests():
                 activation = self._read(request.activation)
                 self._share(request.share, SignDigests.TYPE, activation)
-                values = tuple(hashlib.sha512(os.urandom(8) + digest).digest() for digest in activation.digests)
+                values = tuple(self._value(activation, digest) for digest in activation.digests)
                 return SignatureValues(values=self.recorded.setdefault(activation.operation_id, values))
             case GenerateKey():
                 activation = self._read(request.activation)
                 self._share(request.share, GenerateKey.TYPE, activation)
-                return KeyGenerated(
-                    key_id=activation.key_id, algorithm=activation.key_algorithm, public_key=self.public_key
-                )
+                if activation.key_id not in self.keys:
+                    self.keys[activation.key_id] = (
+                        self.made.pop(0) if self.made else ec.generate_private_key(ec.SECP256R1())
+                    )
+                key = self.keys[activation.key_id]
+                return KeyGenerated(key_id=activation.key_id, algorithm=activation.key_algorithm, public_key=spki(key))
             case DestroyKey():
-                self._read(request.activation)
-                return Done()
+                activation = self._read(request.activation)
+                if self.keys.pop(activation.key_id, None) is None:
+                    raise RakkanError(Code.KEY_UNKNOWN)
+                return KeyDestroyed(key_id=activation.key_id, audit_reference=activation.operation_id)
             case _:
                 raise RakkanError(Code.FORBIDDEN, request.TYPE)
+
+    def _value(self, activation: Activation, digest: bytes) -> bytes:
+        if activation.use is Use.CSR:
+            return self.keys[activation.key_id].sign(digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+        return hashlib.sha512(os.urandom(8) + digest).digest()
 
     def _read(self, token: bytes) -> Activation:
         activation = read_activation(token, self.trust, now=self.now())
@@ -115,6 +136,31 @@ class FakeSVG:
             raise RakkanError(Code.ACTIVATION_REFUSED, "no share")
 
 
+@dataclass
+class FakeRegistry:
+    """A registry that tests change as they go."""
+
+    authorities: dict[str, CertificationAuthority] = field(default_factory=dict)
+
+    @property
+    def current(self) -> Registry:
+        return Registry(version=1, certification_authorities=self.authorities)
+
+    def add(self, name: str, *anchors: x509.Certificate, **changes: Any) -> None:
+        """One whose only profile, `signing`, takes what `tests.support.certificates.issue` makes."""
+        members: dict[str, Any] = {
+            "label": f"CA {name}",
+            "protocol": "local",
+            "anchors": [pem(anchor) for anchor in anchors],
+            "profiles": {"signing": SIGNING},
+            "default_profile": "signing",
+        }
+        self.authorities[name] = CertificationAuthority.model_validate(members | changes)
+
+
+SIGNING: dict[str, Any] = {"label": "Signing", "key_algorithms": ["p256", "p384", "rsa2048"]}
+
+
 class SAMUnderTest:
     """Everything wired as `services.sam.__main__` wires it, and the means to speak to it as the gateway would."""
 
@@ -124,9 +170,6 @@ class SAMUnderTest:
         audit: AuditWriter,
         row_key: bytes,
         token: MemoryToken,
-        *,
-        anchors: tuple[x509.Certificate, ...] = (),
-        public_key: bytes = b"public key",
     ) -> None:
         self.clock = Clock()
         self.token = token
@@ -143,7 +186,9 @@ class SAMUnderTest:
         )
         self.seal = RowSeal(row_key)
         self.store = Store(pool, self.seal)
-        self.svg = FakeSVG(self.trust, self.keys["svg"], public_key, self.clock.now)
+        self.svg = FakeSVG(self.trust, self.keys["svg"], self.clock.now)
+        self.registry = FakeRegistry()
+        self.registry.add("local")
         self.factors, limits = Factors(), Authorizations(waiting_max_per_credential=20)
         now = self.clock.now
         access = Access(self.store, self.keys["sam"], TokenReader(verifying_keys(self.trust)))
@@ -167,14 +212,23 @@ class SAMUnderTest:
             verifier,
             activator,
             self.seal,
-            self.svg,  # type: ignore[arg-type]  # a fake by shape
             audit,
             self.keys["sam"],
             self.keys["operator"].public_key(),
-            {"local": anchors},
+            self.registry,
             self.factors,
             now,
         )
+        self.ordering = OrderingHandlers(
+            self.store,
+            activator,
+            self.svg,  # type: ignore[arg-type]  # a fake by shape
+            audit,
+            self.registry,
+            now,
+        )
+        self.creating = CreatingHandlers(self.store, access, activator, audit, self.registry, now)
+        self.changing = ChangingHandlers(self.store, access, self.ordering, audit, now)
         self.ending = EndingHandlers(
             self.store,
             verifier,
@@ -182,6 +236,7 @@ class SAMUnderTest:
             self.svg,  # type: ignore[arg-type]  # a fake by shape
             audit,
             self.keys["sam"],
+            self.registry,
             self.factors,
             now,
         )

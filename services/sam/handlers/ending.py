@@ -4,13 +4,16 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from services.sam import factors
+from services.sam import factors, status
 from services.sam.activating import Activator
+from services.sam.authorities import Registries, find_profile
+from services.sam.endings import CESSATION_OF_OPERATION, OVER, end
 from services.sam.rows import Credential, Signer, State
 from services.sam.settings import Factors
 from shared.audit import AuditWriter
@@ -24,13 +27,17 @@ from shared.contracts.sam import (
     SuspendCredential,
     UnlockSigner,
 )
-from shared.contracts.svg import DestroyKey
+from shared.contracts.svg import DestroyKey, KeyDestroyed
 from shared.database import Connection
 from shared.errors import Code, RakkanError
 from shared.messaging import operation, outbox
 from shared.sealing import unseal
 
-_CESSATION_OF_OPERATION = 5  # RFC 5280 5.3.1
+log = structlog.get_logger()
+
+SUSPENDED_BY_OPERATOR = "suspended by the operator"
+_KEPT_AFTER_SPENDING = timedelta(seconds=60)
+_UNUSED = timedelta(minutes=15)
 
 
 class Store(Protocol):
@@ -52,6 +59,14 @@ class Store(Protocol):
 
     async def change_credential(self, connection: Connection, credential: Credential) -> Credential: ...
 
+    async def superseding(self, connection: Connection, credential_id: str) -> Credential | None: ...
+
+    async def expired(self, connection: Connection, *, now: datetime) -> list[Credential]: ...
+
+    async def spent(self, connection: Connection, *, unused: timedelta, kept: timedelta) -> list[Credential]: ...
+
+    async def note_checked(self, connection: Connection, credential_id: str, *, at: datetime) -> None: ...
+
     async def refuse_token(self, connection: Connection, token_id: str, *, until: datetime) -> None: ...
 
     async def refuse_client(
@@ -64,7 +79,7 @@ class PINs(Protocol):
 
 
 class Bus(Protocol):
-    async def ask(self, request: DestroyKey) -> Done: ...
+    async def ask(self, request: DestroyKey) -> KeyDestroyed: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class EndingHandlers:
     bus: Bus
     audit: AuditWriter
     sealing_key: X25519PrivateKey
+    registries: Registries
     limits: Factors
     now: Callable[[], datetime]
 
@@ -101,7 +117,8 @@ class EndingHandlers:
                 return Done()
             if credential.state not in (State.ACTIVE, State.SUSPENDED):
                 raise RakkanError(Code.CONFLICT, f"the credential is {credential.state}")
-            await self.store.change_credential(connection, replace(credential, state=wanted))
+            reason = SUSPENDED_BY_OPERATOR if request.suspended else None
+            await self.store.change_credential(connection, replace(credential, state=wanted, reason=reason))
             event = "credential.suspended" if request.suspended else "credential.resumed"
             await self._note(connection, event, credential.tenant_id, credential.audit_subject)
         return Done()
@@ -135,50 +152,158 @@ class EndingHandlers:
         """End it now: it signs no more. Destroying the key and revoking the certificate follow as a job."""
         async with self.store.transaction() as connection:
             credential = await self.store.locked_credential(connection, request.credential_id)
-            if credential.state in (State.ENDED, State.DESTROYED):
+            if credential.state in OVER:
                 return Done()
-            ended = replace(credential, state=State.ENDED, reason="deleted by the operator")
-            await self.store.change_credential(connection, ended)
-            job = EndCredential(credential_id=credential.credential_id)
-            await outbox.post(connection, job, message_id=f"end:{credential.credential_id}")
+            await end(
+                self.store,
+                connection,
+                credential,
+                ending="deleted",
+                reason="deleted by the operator",
+                revoke_as=CESSATION_OF_OPERATION,
+            )
             await self._note(connection, "credential.ended", credential.tenant_id, credential.audit_subject)
         return Done()
 
     async def end_credential(self, job: EndCredential) -> None:
-        """Destroy the key, forget its share, have the certificate revoked."""
+        """Destroy the key, forget its share, have the certificate revoked where that is wanted.
+
+        A refused credential keeps its state, for who asks why; its key goes all the same.
+        """
         credential = await self.store.credential(job.credential_id)
-        if credential is None or credential.state is not State.ENDED:
+        if credential is None or not _is_to_destroy(credential):
             return
         signer = await self.store.signer(credential.signer_id)
         _, activation = self.activator.to_destroy(credential, signer)
         try:
-            await self.bus.ask(DestroyKey(activation=activation))
+            destroyed = await self.bus.ask(DestroyKey(activation=activation))
         except RakkanError as refusal:
             # Ended before its key was made: there is nothing to destroy.
             if refusal.code is not Code.KEY_UNKNOWN:
                 raise
+            destroyed = None
         async with self.store.transaction() as connection:
             current = await self.store.locked_credential(connection, job.credential_id)
-            if current.state is not State.ENDED:
+            if not _is_to_destroy(current):
                 return
-            await self.store.change_credential(connection, replace(current, state=State.DESTROYED, share=None))
-            if current.order_id is not None:
-                revocation = RevokeCertificate(order_id=current.order_id, reason=_CESSATION_OF_OPERATION)
-                await outbox.post(connection, revocation, message_id=f"revoke:{current.order_id}")
-            await self._note(connection, "key.destroyed", current.tenant_id, current.audit_subject)
+            state = State.DESTROYED if current.state is State.ENDED else current.state
+            await self.store.change_credential(connection, replace(current, state=state, share=None))
+            if current.state is State.ENDED:
+                await _post_revocations(connection, current)
+            subject = current.audit_subject | {"ending": current.ending or current.state}
+            if destroyed is not None:
+                subject |= {
+                    "public_key_hash": destroyed.public_key_hash.hex(),
+                    "destruction_record": destroyed.audit_reference,
+                }
+            await self._note(connection, "key.destroyed", current.tenant_id, subject)
 
     async def note_certificate_status(self, job: NoteCertificateStatus) -> None:
-        """Follow the authority: a revoked certificate signs no more."""
+        """Follow the authority. Bad news stops the key with this commit; good news is believed with evidence only."""
         async with self.store.transaction() as connection:
             credential = await self.store.locked_credential_of_order(connection, job.order_id)
-            if credential.certificate_status in ("none", "revoked", job.status) or credential.state is State.DESTROYED:
+            over = credential.certificate_status in ("none", "revoked") or credential.state in OVER
+            if over or credential.order_id != job.order_id:
                 return
-            await self.store.change_credential(connection, replace(credential, certificate_status=job.status))
-            await self._note(connection, f"certificate.{job.status}", credential.tenant_id, credential.audit_subject)
+            checked_at = min(job.checked_at or job.at, self.now())
+            outcome = "success"
+            if job.status == credential.certificate_status:
+                await self.store.note_checked(connection, credential.credential_id, at=checked_at)
+                return
+            if job.status == "valid":
+                outcome = await self._resume(connection, credential, job)
+            else:
+                stopped = replace(credential, certificate_status=job.status)
+                stopped = await self.store.change_credential(connection, stopped)
+                await self.store.note_checked(connection, credential.credential_id, at=checked_at)
+                if job.status == "revoked":
+                    await end(
+                        self.store,
+                        connection,
+                        stopped,
+                        ending="revoked",
+                        reason="revoked by its authority",
+                        revoke_as=None,
+                    )
+            await self._note(
+                connection, f"certificate.{job.status}", credential.tenant_id, credential.audit_subject, outcome=outcome
+            )
 
-    async def _note(self, connection: Connection, event: str, tenant_id: str | None, subject: dict[str, str]) -> None:
+    async def end_expired(self) -> None:
+        """What has run out is destroyed: the same key is not certified again."""
+        async with self.store.transaction() as connection:
+            for credential in await self.store.expired(connection, now=self.now()):
+                await end(
+                    self.store,
+                    connection,
+                    credential,
+                    ending="expired",
+                    reason="its certificate has expired",
+                    revoke_as=None,
+                )
+                await self._note(connection, "credential.expired", credential.tenant_id, credential.audit_subject)
+
+    async def end_spent(self) -> None:
+        """One-time keys go when their authorization is spent or over, and when none was made in time."""
+        async with self.store.transaction() as connection:
+            for credential in await self.store.spent(connection, unused=_UNUSED, kept=_KEPT_AFTER_SPENDING):
+                await end(
+                    self.store,
+                    connection,
+                    credential,
+                    ending="spent",
+                    reason="made for one authorization, which is over",
+                    # What came of an order that nobody waits for any more is not to be used.
+                    revoke_as=None if credential.chain else CESSATION_OF_OPERATION,
+                )
+                await self._note(connection, "credential.spent", credential.tenant_id, credential.audit_subject)
+
+    async def _resume(
+        self, connection: Connection, credential: Credential, job: NoteCertificateStatus
+    ) -> Literal["success", "refused"]:
+        now = self.now()
+        try:
+            ca, _ = find_profile(self.registries.current, credential.authority, credential.certificate_profile)
+            said_at = status.check_good(
+                job.evidence, chain=credential.chain, ca=ca, since=credential.status_checked_at, now=now
+            )
+        except RakkanError as refusal:
+            log.warning("good news not believed", credential_id=credential.credential_id, why=refusal.detail)
+            return "refused"
+        await self.store.change_credential(connection, replace(credential, certificate_status="valid"))
+        await self.store.note_checked(connection, credential.credential_id, at=said_at)
+        return "success"
+
+    async def _note(
+        self,
+        connection: Connection,
+        event: str,
+        tenant_id: str | None,
+        subject: dict[str, str],
+        *,
+        outcome: str = "success",
+    ) -> None:
         caller = operation.current().caller
         actor_type = "operator" if caller == "operator" else "room"
         await self.audit.write(
-            connection, event, actor_type=actor_type, actor_id=caller, tenant=tenant_id, subject=subject
+            connection,
+            event,
+            actor_type=actor_type,
+            actor_id=caller,
+            tenant=tenant_id,
+            subject=subject,
+            outcome=outcome,
         )
+
+
+def _is_to_destroy(credential: Credential) -> bool:
+    return credential.state is State.ENDED or (credential.state is State.REFUSED and credential.share is not None)
+
+
+async def _post_revocations(connection: Connection, credential: Credential) -> None:
+    """Of its certificate where that is wanted; of one that is still under way, always: nobody will use it."""
+    wanted = {credential.order_id: credential.revoke_as, credential.renewal_id: CESSATION_OF_OPERATION}
+    for order_id, reason in wanted.items():
+        if order_id is not None and reason is not None:
+            revocation = RevokeCertificate(order_id=order_id, reason=reason)
+            await outbox.post(connection, revocation, message_id=f"revoke:{order_id}")

@@ -22,7 +22,9 @@ from shared.contracts.sam import (
 )
 from shared.errors import Code, RakkanError
 
-_SHOWN = frozenset({State.ACTIVE, State.SUSPENDED, State.ENDED})
+_SHOWN = frozenset(set(State) - {State.REFUSED, State.DESTROYED})
+_SHOWN_DESTROYED = ("revoked", "expired")
+"""What its CA or time has ended, people still look for; what they deleted themselves, they do not."""
 
 
 class Store(Protocol):
@@ -63,7 +65,7 @@ class ReadingHandlers:
         rows = await self.store.credentials_of(signer.signer_id, after=after, limit=request.results_max + 1)
         page, more = rows[: request.results_max], len(rows) > request.results_max
         visible = request.authorities
-        seen = [row for row in page if row.state in _SHOWN and (visible is None or row.authority in visible)]
+        seen = [row for row in page if _is_listed(row) and (visible is None or row.authority in visible)]
         shown = [facts_of(row, now=now) for row in seen]
         if request.only_valid:
             shown = [facts for facts in shown if facts.enabled]
@@ -75,7 +77,7 @@ class ReadingHandlers:
             request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
         )
         credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
-        if credential.state not in _SHOWN:
+        if not _is_shown(credential):
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         return CredentialDescribed(credential=facts_of(credential, now=now))
 
@@ -111,6 +113,16 @@ class ReadingHandlers:
         )
 
 
+def _is_shown(credential: Credential) -> bool:
+    destroyed = credential.state is State.DESTROYED and credential.ending in _SHOWN_DESTROYED
+    return credential.supersedes is None and (credential.state in _SHOWN or destroyed)
+
+
+def _is_listed(credential: Credential) -> bool:
+    """What was made for one authorization belongs to who asked for that, and to no list."""
+    return _is_shown(credential) and not credential.one_time
+
+
 def facts_of(credential: Credential, *, now: datetime) -> CredentialFacts:
     """What a partner sees of a credential today."""
     try:
@@ -132,6 +144,10 @@ def facts_of(credential: Credential, *, now: datetime) -> CredentialFacts:
         otp_required=credential.otp_required,
         scal="2" if credential.hashes_required else "1",
         signatures_max=credential.signatures_max,
+        authority=credential.authority,
+        certificate_profile=credential.certificate_profile,
+        status_checked_at=credential.status_checked_at,
+        renewing=credential.renewal_id is not None,
     )
 
 

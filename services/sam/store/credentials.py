@@ -1,7 +1,7 @@
 """SQL of credentials."""
 
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -16,7 +16,7 @@ from shared.tokens import AccessToken
 
 _CREDENTIAL = columns(Credential)
 _CREDENTIAL_BY_ID = f"select {_CREDENTIAL} from credentials where credential_id = $1"
-_CREDENTIAL_BY_ORDER = f"select {_CREDENTIAL} from credentials where order_id = $1"
+_CREDENTIAL_BY_ORDER = f"select {_CREDENTIAL} from credentials where order_id = $1 or renewal_id = $1"
 _CREDENTIALS_OF = f"""
     select {_CREDENTIAL} from credentials where signer_id = $1 and credential_id > $2 order by credential_id limit $3
 """
@@ -37,14 +37,69 @@ _ADD_CREDENTIAL = f"""
 """
 _CHANGE_CREDENTIAL = """
     update credentials set state = $3, reason = $4, share = $5, public_key = $6, order_id = $7, chain = $8,
-        certificate_status = $9, not_after = $10, version = version + 1, mac = $11, touched_at = now()
+        certificate_status = $9, not_after = $10, version = version + 1, mac = $11, key_id = $12, csr = $13,
+        renewal_id = $14, ending = $15, revoke_as = $16, touched_at = now()
     where credential_id = $1 and version = $2
 """
+_UNDER_WAY_FOR = f"""
+    select {_CREDENTIAL} from credentials
+    where supersedes = $1 and state in ('requested', 'generated', 'ordered') for update
+"""
+_PENDING = f"""
+    select {_CREDENTIAL} from credentials
+    where signer_id = $1 and authority = $2 and certificate_profile = $3 and supersedes is null and not one_time
+        and state in ('requested', 'generated', 'ordered')
+    order by credential_id limit 1
+"""
+_COUNT_FOR_ONCE = """
+    select count(*) from credentials where signer_id = $1 and one_time and state not in ('ended', 'destroyed')
+"""
+_EXPIRED = f"""
+    select {_CREDENTIAL} from credentials where state in ('active', 'suspended') and not_after <= $1
+    order by not_after limit 100 for update skip locked
+"""
+_RENEWABLE = f"""
+    select {_CREDENTIAL} from credentials
+    where state = 'active' and certificate_status = 'valid' and not one_time and renewal_id is null
+        and not_after <= $1 and not_after > $2 and (reason is null or touched_at < now() - interval '1 day')
+        and not exists (
+            select 1 from credentials as next
+            where next.supersedes = credentials.credential_id and next.touched_at > now() - interval '1 day'
+        )
+    order by not_after limit 100
+"""
+# Spent, or with nothing left that could be spent. The values of a last signature can be fetched again for a while.
+_SPENT = f"""
+    select {_CREDENTIAL} from credentials
+    where one_time and state in ('requested', 'generated', 'ordered', 'active', 'suspended') and (
+        (touched_at < now() - $1::interval and not exists (
+            select 1 from authorizations where authorizations.credential_id = credentials.credential_id
+        ))
+        or (
+            exists (select 1 from authorizations where authorizations.credential_id = credentials.credential_id)
+            and not exists (
+                select 1 from authorizations
+                    left join activations on activations.authorization_id = authorizations.authorization_id
+                where authorizations.credential_id = credentials.credential_id and (
+                    (authorizations.expires_at > now() and not replaced and used < signatures)
+                    or activations.made_at > now() - $2::interval
+                )
+            )
+        )
+    )
+    limit 100 for update skip locked
+"""
+_NOTE_CHECKED = """
+    update credentials set status_checked_at = $2
+    where credential_id = $1 and (status_checked_at is null or status_checked_at < $2)
+"""
+_END_AUTHORIZATIONS = "update authorizations set replaced = true where credential_id = $1 and not replaced"
 _STUCK = """
     update credentials set touched_at = now()
     where credential_id in (
         select credential_id from credentials
-        where state in ('requested', 'generated', 'ended') and touched_at < now() - $1::interval
+        where (state in ('requested', 'generated', 'ended') or (state = 'refused' and share is not null))
+            and touched_at < now() - $1::interval
         limit 100 for update skip locked
     )
     returning credential_id, state
@@ -108,9 +163,51 @@ class CredentialStore(StoreBase):
             credential.certificate_status,
             credential.not_after,
             sealed.mac,
+            credential.key_id,
+            credential.csr,
+            credential.renewal_id,
+            credential.ending,
+            credential.revoke_as,
         )
         changed_one(changed)
         return sealed
+
+    async def superseding(self, connection: Connection, credential_id: str) -> Credential | None:
+        """The row that carries the next key of a credential, while it is under way."""
+        row = await connection.fetchrow(_UNDER_WAY_FOR, credential_id)
+        return self._credential(row) if row else None
+
+    async def pending(self, signer_id: str, *, authority: str, profile: str) -> Credential | None:
+        """One that is ordered and not there yet."""
+        row = await self._reads.fetchrow(_PENDING, signer_id, authority, profile)
+        return self._credential(row) if row else None
+
+    async def count_for_once(self, signer_id: str) -> int:
+        """How many one-time credentials a signer has that have not ended."""
+        count: int = await self._reads.fetchval(_COUNT_FOR_ONCE, signer_id)
+        return count
+
+    async def expired(self, connection: Connection, *, now: datetime) -> list[Credential]:
+        return [self._credential(row) for row in await connection.fetch(_EXPIRED, now)]
+
+    async def renewable(self, *, until: datetime, now: datetime) -> list[Credential]:
+        """Active ones that run out until then, without a renewal under way or one that failed within a day."""
+        return [self._credential(row) for row in await self._reads.fetch(_RENEWABLE, until, now)]
+
+    async def spent(self, connection: Connection, *, unused: timedelta, kept: timedelta) -> list[Credential]:
+        """One-time credentials whose time is over: nothing was authorized for so long, or all is used or ran out.
+
+        `kept`: how long the values of a signature can still be fetched.
+        """
+        return [self._credential(row) for row in await connection.fetch(_SPENT, unused, kept)]
+
+    async def end_authorizations(self, connection: Connection, credential_id: str) -> None:
+        """What was authorized for the old key is not good for the new one: its signer saw another certificate."""
+        await connection.execute(_END_AUTHORIZATIONS, credential_id)
+
+    async def note_checked(self, connection: Connection, credential_id: str, *, at: datetime) -> None:
+        """When its CA last said what the row says. Not part of the seal: nothing is decided by it."""
+        await connection.execute(_NOTE_CHECKED, credential_id, at)
 
     async def touch_stuck(self, connection: Connection, *, older: timedelta) -> list[tuple[str, State]]:
         """Credentials whose next step has not come for so long, taken so that nobody else takes them now."""
