@@ -92,7 +92,8 @@ class _Reader:
             except (asyncio.IncompleteReadError, TimeoutError, ValueError, ConnectionError):
                 log.warning("reader ended", pid=process.pid, count=len(self.jobs))
             finally:
-                is_to_blame = self.ready.is_set()
+                # Only what it had in hand when it ended; what comes while its end is awaited is its successor's.
+                to_blame = self.jobs.popleft() if self.ready.is_set() and self.jobs else None
                 self._process = None
                 self.ready.clear()
                 self._drop_alarm()
@@ -100,8 +101,8 @@ class _Reader:
                     process.kill()
                 await process.wait()
             self.restarts += 1
-            if is_to_blame and self.jobs:
-                self._refuse(self.jobs.popleft())
+            if to_blame is not None:
+                self._refuse(to_blame)
             else:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_S[1])

@@ -8,7 +8,7 @@ import pytest
 from asn1crypto import cms, core, tsp
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from services.tsa_connector.answer import read_answer
+from services.tsa_connector.answer import QUALIFIED, read_answer, without_certificates
 from services.tsa_connector.request import make_request
 from services.tsa_connector.token import TrustedTSA, check_answer
 from shared.algorithms import Hash
@@ -161,6 +161,35 @@ def test_an_unknown_critical_extension_is_refused_and_an_uncritical_one_is_not()
     refuses("critical extension", told("extensions", extension(critical=True)))
 
 
+def _statements(*oids: str, critical: bool = False) -> tsp.Extensions:
+    value = core.SequenceOf([core.SequenceOf([core.ObjectIdentifier(oid)], spec=core.ObjectIdentifier) for oid in oids],
+                            spec=core.SequenceOf)  # fmt: skip
+    extension = {"extn_id": "1.3.6.1.5.5.7.1.3", "critical": critical, "extn_value": core.OctetString(value.dump())}
+    return tsp.Extensions([extension])
+
+
+def test_the_statement_of_a_qualified_time_stamp_is_demanded_where_the_entry_says_so() -> None:
+    assert judge(told("extensions", _statements(QUALIFIED)), qualified_statement=True)
+    assert judge(told("extensions", _statements(OTHER_OID, QUALIFIED)), qualified_statement=True)
+    assert judge(told("extensions", _statements(QUALIFIED, critical=True)), qualified_statement=True)
+    refuses("qualified", qualified_statement=True)
+    refuses("qualified", told("extensions", _statements(OTHER_OID)), qualified_statement=True)
+
+
+@pytest.mark.parametrize("value", [b"", b"\x05\x00", b"\x30\x02\x30\x00", b"\x30\x03\x06\x01\x2a\x00"])
+def test_statements_that_cannot_be_read_are_refused(value: bytes) -> None:
+    extension = {"extn_id": "1.3.6.1.5.5.7.1.3", "critical": False, "extn_value": core.OctetString(value)}
+    refuses("", told("extensions", tsp.Extensions([extension])))
+
+
+def test_a_token_without_its_certificates_still_verifies_against_them() -> None:
+    token = judge()
+    content, whole = (cms.ContentInfo.load(der)["content"] for der in (without_certificates(token), token))
+    assert content["certificates"].native is None
+    assert content["signer_infos"].dump() == whole["signer_infos"].dump()
+    assert content["encap_content_info"].dump() == whole["encap_content_info"].dump()
+
+
 def test_ordering_decides_nothing() -> None:
     yes = core.Boolean(True)  # noqa: FBT003 - asn1crypto has no other way
     assert judge(told("ordering", yes))
@@ -169,11 +198,21 @@ def test_ordering_decides_nothing() -> None:
 # Time
 
 
-@pytest.mark.parametrize("off_s", [-31, 32])
+@pytest.mark.parametrize("off_s", [-31, 32, -3600, 3600])
 def test_a_clock_that_is_too_far_off_is_refused(off_s: int) -> None:
     assert judge(at=NOW - 30 * SECOND)
     assert judge(at=NOW + 31 * SECOND)
     refuses("from our clock", at=NOW + off_s * SECOND)
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+def test_a_genuine_token_of_a_false_time_is_told_from_a_false_token(off_s: int) -> None:
+    trusted = TrustedTSA(anchors=(HONEST.root.certificate,), skew=30 * SECOND)
+    answer = read_answer(HONEST.answer(REQUEST, Lies(), at=NOW + off_s * SECOND))
+    judged = check_answer(answer, REQUEST, trusted, asked_at=NOW, now=NOW)
+    assert judged.time_fault == f"genTime is {off_s:+d} s from our clock"
+    with pytest.raises(RakkanError, match="from our clock"):
+        judged.timely()
 
 
 def test_a_token_does_not_choose_its_own_tolerance() -> None:
@@ -209,6 +248,21 @@ def test_signed_attributes_are_needed() -> None:
         signer["signed_attrs"] = None
 
     refuses("no signed attributes", Lies(signer=strip))
+
+
+def test_unsigned_attributes_are_no_signed_ones() -> None:
+    def move(signer: cms.SignerInfo) -> None:
+        signer["unsigned_attrs"] = cms.CMSAttributes(list(signer["signed_attrs"]))
+        signer["signed_attrs"] = None
+
+    refuses("no signed attributes", Lies(signer=move))
+
+
+def test_unsigned_attributes_beside_the_signed_ones_change_nothing() -> None:
+    def add(signer: cms.SignerInfo) -> None:
+        signer["unsigned_attrs"] = cms.CMSAttributes([signer["signed_attrs"][1]])
+
+    assert judge(Lies(signer=add))
 
 
 @pytest.mark.parametrize("missing", ["content_type", "message_digest"])
