@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,6 +160,56 @@ async def test_an_oversized_answer_is_dropped(server: Server, length: str) -> No
     body = b"0" * 70_000 if "chunked" not in length else b"1000\r\n" + b"0" * 4096 + b"\r\n"
     async with answering(head("200 OK", length), *[body] * 40) as url:
         assert "more than" in await refused(Code.TSA_UNTRUSTED, url, server.authority.anchors_file)
+
+
+async def test_fifty_megabytes_are_dropped_after_the_first_few(server: Server) -> None:
+    sent = 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head("200 OK", f"Content-Length: {50 * 2**20}"))
+            while sent < 50 * 2**20:
+                writer.write(bytes(65_536))
+                sent += 65_536
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(pour, "127.0.0.1", 0) as door:
+        url = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}/"
+        assert "more than" in await refused(Code.TSA_UNTRUSTED, url, server.authority.anchors_file)
+    assert sent < 20 * 2**20
+
+
+async def test_a_connection_that_is_reset_in_the_middle_of_a_body_is_unavailable(server: Server) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head("200 OK", "Content-Type: application/timestamp-reply", "Content-Length: 900") + b"\x30" * 100)
+        await writer.drain()
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as door:
+        url = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}/"
+        await refused(Code.TSA_UNAVAILABLE, url, server.authority.anchors_file)
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+async def test_nobody_is_followed_to_another_address(server: Server, status: str) -> None:
+    knocks = 0
+
+    def knock(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal knocks
+        knocks += 1
+        writer.close()
+
+    async with await asyncio.start_server(knock, "127.0.0.1", 0) as inside:
+        private = f"http://127.0.0.1:{inside.sockets[0].getsockname()[1]}/"
+        async with answering(head(status, f"Location: {private}", "Content-Length: 0")) as url:
+            await refused(Code.TSA_UNAVAILABLE, url, server.authority.anchors_file)
+    assert knocks == 0
 
 
 @pytest.mark.parametrize(
