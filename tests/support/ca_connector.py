@@ -233,6 +233,11 @@ class FakeStore:
         if order.state is not State.REJECTED:
             self.noted.append(order.order_id)
 
+    async def revocation(self, order_id: str) -> Revocation:
+        if order_id not in self.revocations:
+            raise RakkanError(Code.NOT_FOUND)
+        return self.revocations[order_id]
+
     async def postpone_revocation(self, revocation: Revocation, *, due_at: datetime, trouble: str) -> None:
         current = self.revocations[revocation.order_id]
         self.revocations[revocation.order_id] = replace(current, failures=current.failures + 1)
