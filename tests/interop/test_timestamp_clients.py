@@ -6,6 +6,10 @@ The clients are OpenSSL, pyHanko and jarsigner; the authorities OpenSSL's, certo
 import asyncio
 import base64
 import hashlib
+import json
+import os
+import re
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from deploy.local.registry import CLASS, MACHINES, TENANT
 from deploy.local.stack import Stack
 from deploy.local.tsa import OTHER_POLICY, POLICY
 from deploy.local.validators import validate
+from services.gateway.extension import URI
 from shared.algorithms import Hash
 from tests.support.bridge import bridged
 from tests.support.openssl import openssl
@@ -229,6 +234,32 @@ async def test_certificates_come_when_they_are_asked_for(place: Place, tmp_path:
         openssl("ts", "-query", "-data", "document", "-sha256", *asked, "-out", "query", folder=tmp_path)
         lengths[asked] = len((await place.post((tmp_path / "query").read_bytes())).content)
     assert lengths[()] < lengths["-cert",] - 300
+
+
+async def test_the_examples_of_the_partners_page_run_as_they_stand(place: Place, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "partners" / "trust-services.md").read_text(encoding="utf-8")
+    environment = {
+        "GATEWAY": place.url,
+        "TOKEN": place.token,
+        "TSA_ANCHORS": str(place.stack.rooms.tsa_anchors_file),
+        "PATH": os.environ["PATH"],
+    }
+    scripts = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    printed = [await _typed(script, environment, tmp_path) for script in scripts]
+    info, named, served, plain = printed
+    assert URI in json.loads(info)["extensions"]
+    for stamped in (named, served):
+        assert json.loads(stamped)["timeStampingAuthority"] == "second"
+    assert "Verification: OK" in plain
+
+
+async def _typed(script: str, environment: dict[str, str], folder: Path) -> str:
+    argv = ["sh", "-euc", script]
+    ran = await asyncio.to_thread(
+        subprocess.run, argv, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    return str(ran.stdout + ran.stderr if "openssl ts -verify" in script else ran.stdout)
 
 
 async def test_another_clock_of_the_class_stamps_when_one_is_gone_and_a_named_one_is_never_replaced(
