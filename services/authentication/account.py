@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from services.authentication import passwords
 from services.authentication.login import login_address
+from services.authentication.pages import qr_code
 from services.authentication.passwords import Password, Vault
 from services.authentication.visits import Visit
 from shared.contracts.approval import ReadOverview, RemoveAuthenticator, SignerFound
@@ -118,11 +119,13 @@ class Account:
 
     def _password_page(self, visit: Visit, secret: str, *, refusal: str | None = None) -> Response:
         sealed = self._passwords().seal(secret, about=self._pending(visit))
+        address = passwords.totp_address(secret, user_id=visit.session.signer.user_id, service=self._service)
         return visit.page(
             "password.html",
             status=400 if refusal else 200,
             secret=" ".join(secret[i : i + 4] for i in range(0, len(secret), 4)),
-            address=passwords.totp_address(secret, user_id=visit.session.signer.user_id, service=self._service),
+            address=address,
+            picture=qr_code(address),
             pending=base64.b64encode(sealed).decode(),
             refusal=refusal,
         )

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+import segno
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.authentication import words
+from services.authentication.names import read_name
 from services.authentication.sessions import Session
 from shared.errors import Code, RakkanError
 
@@ -85,7 +87,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"shown": shown, "hex_groups": hex_groups, "moment": _moment}
+    environment.filters |= {"shown": shown, "read_name": read_name, "hex_groups": hex_groups, "moment": _moment}
     environment.globals |= {"t": _translate}
     return environment
 
@@ -140,6 +142,13 @@ def _is_odd(character: str) -> bool:
 def hex_groups(digest: bytes) -> str:
     text = digest.hex()
     return " ".join(text[i : i + _HEX_IN_A_GROUP] for i in range(0, len(text), _HEX_IN_A_GROUP))
+
+
+def qr_code(text: str) -> Markup:
+    """A QR code (ISO/IEC 18004) as SVG. It stands in the page: a picture at an address would carry its secret there."""
+    code = segno.make(text, error="m", micro=False)
+    drawn: str = code.svg_inline(scale=4, dark="#000", light="#fff", omitsize=True)
+    return Markup(drawn)  # noqa: S704 - numbers only, the text is in the pattern
 
 
 def _version(body: bytes) -> str:

@@ -122,6 +122,9 @@ async def test_a_signer_enrols_logs_in_approves_and_refuses(
 
         await page.goto(f"{place.origin}/account")
         await here.shoot("account")
+        await page.goto(f"{place.origin}/account/password")
+        await expect(page.locator(".qr svg")).to_be_visible()
+        await here.shoot("password")
         await page.goto(place.ask("third", scope="service", documents=(), hash=None, credential_id=None))
         await here.shoot("consent")
         await page.locator("main form button").first.click()
@@ -225,3 +228,17 @@ async def test_without_script_everything_is_shown_and_no_is_taken(place: Place, 
         await log_in(here)
         await expect(here.page.locator("[role=alert]").first).to_contain_text("JavaScript")
         await here.page.screenshot(path=place.shots / "no-script.png", full_page=True)
+
+
+@pytest.mark.parametrize("locale", ["ja-JP", "en-US"])
+async def test_who_must_wait_to_log_in_is_told_that_nothing_is_locked(
+    place: Place, browser: Browser, locale: str
+) -> None:
+    async with window(browser, name=f"busy-{locale[:2]}", shots=place.shots, locale=locale, width=360) as here:
+        page = here.page
+        await page.goto(f"{place.origin}/login")
+        await page.route("**/login/begin", lambda route: route.fulfill(status=429))
+        await log_in(here)
+        await expect(page.locator("[role=alert]")).to_have_text(re.compile("is not locked|ロックされていません"))
+        await expect(page.locator("form[data-passkey] button")).to_be_enabled()
+        await here.shoot("busy")

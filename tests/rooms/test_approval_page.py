@@ -44,7 +44,7 @@ async def test_a_signer_logs_in_looks_and_approves(alice: Person) -> None:
     assert (back.status_code, back.headers["location"]) == (303, "/approve/req-1")
     page = await alice.open()
     (context,) = alice.front.sam.contexts.values()
-    for seen in ("Documenso", "acme", "CN=Alice Example,O=Acme,C=JP", "CN=Rakkan Test CA,C=JP", "2 documents",
+    for seen in ("Documenso", "acme", "Alice Example", "Rakkan Test CA", "2 documents",
                  "2028-03-31 23:59 JST", "Contract 2026-118.pdf", "別紙1 見積書.pdf", context.opened.reference_code,
                  "app.example", alice.front.requests.rows["req-1"].documents[0].digest.hex()[:8]):  # fmt: skip
         assert seen in page.text, seen
@@ -373,6 +373,21 @@ async def test_no_foreign_text_becomes_markup(front: Front, alice: Person) -> No
         assert "49" not in re.sub(r"[0-9a-f]{8,}|\d{4}-\d\d-\d\d \d\d:\d\d|data-get=\"[^\"]*\"", "", page.text)
     await alice.approve(await alice.open())
     assert "<img src=x" not in (await alice.browser.get("/account")).text
+
+
+async def test_the_name_in_the_certificate_is_shown_in_words(front: Front, alice: Person) -> None:
+    hostile = "CN=\u202e\\<b\\>&花子,2.5.4.5=PNOJP-1,O=A\\,B,2.999.1=x"
+    front.sam.credentials[ALICE] = [credential("cred-alice", "x").model_copy(update={"subject": hostile})]
+    page = await ready(alice)
+    for part in (
+        'Name:</span> <bdi dir="auto"><b class="odd">U+202E</b>&lt;b&gt;&amp;花子</bdi>',
+        'Serial number:</span> <bdi dir="auto">PNOJP-1</bdi>',
+        'Organization:</span> <bdi dir="auto">A,B</bdi>',
+        '2.999.1</span> <bdi dir="auto">x</bdi>',
+    ):
+        assert part in page.text
+    assert "2.5.4.5" not in page.text
+    assert "識別番号" in (await alice.browser.get("/approve/req-1?lang=ja")).text
 
 
 async def test_control_and_direction_characters_are_shown_not_obeyed(alice: Person) -> None:

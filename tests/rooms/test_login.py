@@ -1,6 +1,7 @@
 """Log-in, sessions, enrollment and the account as browsers meet them; and the passwords that log in only."""
 
 import base64
+import html
 import re
 import secrets
 from datetime import timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pyotp
 import pytest
+import segno
 
 from services.authentication import passwords
 from services.authentication.passwords import Vault
@@ -246,6 +248,17 @@ async def by_password(browser: httpx.AsyncClient, **fields: str) -> httpx.Respon
     page = await browser.get("/login")
     form = form_of(page, "/login/password") | {"tenant": "acme", "user": "alice", "password": PASSWORD} | fields
     return await browser.post("/login/password", data=form)
+
+
+async def test_the_key_of_the_codes_can_be_read_by_a_camera(alice: Person) -> None:
+    await alice.log_in()
+    page = await alice.browser.get("/account/password")
+    [picture] = re.findall(r'<div class="qr" role="img" aria-label="[^"]+">(<svg.*?</svg>)</div>', page.text)
+    address = html.unescape(re.findall(r'href="(otpauth:[^"]*)"', page.text)[0])
+    drawn = segno.make(address, error="m", micro=False).svg_inline(scale=4, dark="#000", light="#fff", omitsize=True)
+    assert picture == drawn
+    assert "style=" not in page.text
+    assert "img-src 'self'; " in page.headers["content-security-policy"]
 
 
 async def test_a_password_with_a_code_logs_in_and_a_code_is_good_once(front: Front, alice: Person) -> None:

@@ -316,7 +316,7 @@ def credential(credential_id: str, name: str) -> approval.ApprovableCredential:
     return approval.ApprovableCredential(
         credential_id=credential_id,
         description="Signing",
-        subject=f"CN={name},O=Acme,C=JP",
+        subject=f"CN={name},2.5.4.5=PNOJP-1234,O=Acme,C=JP",
         issuer="CN=Rakkan Test CA,C=JP",
         not_after=datetime.fromisoformat("2028-03-31T14:59:59+00:00"),
         scal="2",
