@@ -111,7 +111,7 @@ class Office:
             ResolveOrder: self.overseeing.resolve_order,
             NoteRevoked: self.overseeing.note_revoked,
         }
-        return await answers[type(request)](request)  # type: ignore[operator,index]  # a table by type
+        return await answers[type(request)](request)  # type: ignore[operator]  # a table by type
 
     async def say(self, *words: str, as_json: bool = False) -> None:
         said = parser().parse_args(["ca", *words])

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import secrets
 import urllib.request
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from deploy.local.home import CHECKOUT
 from deploy.local.stack import Stack
 from shared.algorithms import Hash
 from shared.contracts.base import Job
@@ -135,6 +137,17 @@ async def test_a_request_that_cannot_be_certified_comes_back_refused(sam: SAM) -
     assert "cannot be read" in refused.reason
 
 
+async def test_an_operator_is_shown_how_each_ca_stands(rooms: Stack) -> None:
+    argv, environment = rooms.rooms.operator(["--json", "ca"])
+    shown = await asyncio.create_subprocess_exec(
+        *argv, env=environment, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE, **rooms.rooms.account.identity()
+    )
+    out, _ = await shown.communicate()
+    (local,) = json.loads(out)["certification authorities"]
+    assert (local["authority"], local["reachable"], local["chain"]) == ("local", "yes", "ok")
+    assert (local["breaker"], local["unknown"]) == ("closed", 0)
+
+
 async def test_no_order_is_lost_or_issued_twice_when_the_room_is_killed(rooms: Stack, sam: SAM) -> None:
     orders = [order() for _ in range(10)]
     for one in orders[:5]:
@@ -158,7 +171,8 @@ async def test_a_time_stamp_comes_over_the_bus_and_openssl_believes_it(rooms: St
     bus = bus_of(rooms, "gateway")
     async with bus.connected():
         with operation.begin("gateway", timeout_s=20):
-            stamped = await bus.ask(Timestamp(digest=digest, hash=Hash.SHA256))
+            wanted = Timestamp(digest=digest, hash=Hash.SHA256, authority="local", tenant_id="acme", client_id="erp")
+            (stamped,) = (await bus.ask(wanted)).tokens
     assert abs(stamped.time - datetime.now(UTC)) < timedelta(seconds=10)
     (tmp_path / "token").write_bytes(stamped.token)
     arguments = ("ts", "-verify", "-token_in", "-in", "token", "-digest", digest.hex(), "-CAfile")
