@@ -34,7 +34,7 @@ from tests.support.world import World
 
 _TIMEOUT_S = 2.0
 LIED_TO = (500, "server_error", "")
-AWAY = (503, "temporarily_unavailable", "The time-stamping authority is temporarily unavailable")
+AWAY = (503, "temporarily_unavailable")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,12 @@ async def stamped(world: World, stack: Stack, authority: StandIn) -> Answer:
         return await world.acme.timestamp(secrets.token_bytes(32))
 
 
+def check_away(answer: Answer) -> None:
+    """The class is named that nobody of works."""
+    assert answer.refusal[:2] == AWAY
+    assert "standard" in answer.refusal[2]
+
+
 def told(field: str, value: Any) -> Lies:
     def change(info: tsp.TSTInfo) -> None:
         info[field] = value
@@ -218,8 +224,8 @@ async def test_a_tsa_of_another_root_is_not_believed(world: World, place: Stack)
 
 async def test_a_tsa_that_is_down_is_told_as_down(world: World, place: Stack) -> None:
     assert place.rooms.tsa.running() is False
-    assert (await world.acme.timestamp(secrets.token_bytes(32))).refusal == AWAY
+    check_away(await world.acme.timestamp(secrets.token_bytes(32)))
 
 
 async def test_a_tsa_that_does_not_answer_in_time_is_told_as_away(world: World, place: Stack, tsa: LyingTSA) -> None:
-    assert (await stamped(world, place, standing(tsa, late_s=_TIMEOUT_S + 0.5))).refusal == AWAY
+    check_away(await stamped(world, place, standing(tsa, late_s=_TIMEOUT_S + 0.5)))
