@@ -5,6 +5,7 @@ A peer that cannot be had on this machine is skipped, and says which line to typ
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from services.ca_connector.authorities import Authority
 from services.ca_connector.orders import Order, Refused, State
 from shared.errors import Code, RakkanError
 from shared.registry import CertificationAuthority
+from tests.support.linting import lint_certificate
 from tests.support.ordering import (
     check_issued,
     leaf,
@@ -23,13 +25,14 @@ from tests.support.ordering import (
     same_subject,
     settle,
 )
-from tests.support.peers import AuthorityPeer, Lack, Missing
+from tests.support.peers import AuthorityPeer, Lack, Missing, leave_out
 from tests.support.peers.bouncy_castle import BouncyCastle, BouncyCastleByMAC
 from tests.support.peers.cfssl import CFSSL
 from tests.support.peers.django_ca import DjangoCA
+from tests.support.peers.est import EST
 from tests.support.peers.openbao import OpenBao
 
-PEERS: tuple[type[AuthorityPeer], ...] = (OpenBao, DjangoCA, CFSSL, BouncyCastle, BouncyCastleByMAC)
+PEERS: tuple[type[AuthorityPeer], ...] = (OpenBao, DjangoCA, CFSSL, BouncyCastle, BouncyCastleByMAC, EST)
 KEY_COMPROMISE = 1
 
 
@@ -39,7 +42,7 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     try:
         peer.start(tmp_path_factory.mktemp(peer.name))
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     try:
         yield peer
     finally:
@@ -75,6 +78,14 @@ async def test_a_signer_is_enrolled(authority: Authority, peer: AuthorityPeer, c
     assert order.state is State.CONFIRMED, outcome
     assert bool(polls) is authority.capabilities.polls
     check_issued(order, ca, key, with_subject=Lack.SUBJECT not in peer.lacks)
+
+
+async def test_a_linter_finds_no_error_in_what_is_issued(
+    authority: Authority, peer: AuthorityPeer, tmp_path: Path
+) -> None:
+    needs(peer, Lack.RULES)
+    order = await issued(authority, peer, order_for(new_key()))
+    assert lint_certificate(leaf(order), tmp_path) == []
 
 
 async def test_many_orders_at_once_each_get_their_own_certificate(authority: Authority, peer: AuthorityPeer) -> None:

@@ -49,6 +49,10 @@ class Maker:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(days=300))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key((by or self).key.public_key()), critical=False
+            )
         )
         for extension, critical in more:
             builder = builder.add_extension(extension, critical=critical)

@@ -21,6 +21,7 @@ import org.bouncycastle.asn1.x509.*;
 import org.bouncycastle.cert.*;
 import org.bouncycastle.cert.cmp.*;
 import org.bouncycastle.cert.crmf.*;
+import org.bouncycastle.cert.jcajce.JcaX509ExtensionUtils;
 import org.bouncycastle.cert.crmf.jcajce.JcePKMACValuesCalculator;
 import org.bouncycastle.jce.provider.BouncyCastleProvider;
 import org.bouncycastle.operator.*;
@@ -301,7 +302,9 @@ public class CMPAuthority {
         X509v3CertificateBuilder builder = new X509v3CertificateBuilder(ca.getSubject(), new BigInteger(120, RANDOM), new Date(now - 60_000L), new Date(now + 300L * 86_400_000L), subject, publicKey);
         builder.addExtension(Extension.keyUsage, true, new KeyUsage(KeyUsage.nonRepudiation));
         builder.addExtension(Extension.extendedKeyUsage, false, new ExtendedKeyUsage(KeyPurposeId.getInstance(new ASN1ObjectIdentifier("1.3.6.1.5.5.7.3.36"))));
-        builder.addExtension(Extension.certificatePolicies, false, new CertificatePolicies(new PolicyInformation(new ASN1ObjectIdentifier("2.999.5"))));
+        builder.addExtension(Extension.certificatePolicies, false, new CertificatePolicies(new PolicyInformation(new ASN1ObjectIdentifier("1.3.6.1.4.1.32473.1.5"))));
+        JcaX509ExtensionUtils identifiers = new JcaX509ExtensionUtils();
+        builder.addExtension(Extension.authorityKeyIdentifier, false, identifiers.createAuthorityKeyIdentifier(ca.getSubjectPublicKeyInfo()));
         return builder.build(new JcaContentSignerBuilder("SHA256withECDSA").setProvider(BC).build(caKey));
     }
 
