@@ -65,6 +65,14 @@ def write_pem(file: Path, key: Key, *certificates: x509.Certificate) -> Path:
     return file
 
 
+def certify_web_server(file: Path, root: Maker) -> Path:
+    """Key and certificate of a server on this machine."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    return write_pem(file, key, root.make(key.public_key(), name, more=((names, False),)))
+
+
 def end_entity(*, policy: str, purpose: str) -> tuple[tuple[x509.ExtensionType, bool], ...]:
     usage = dict.fromkeys(
         (
@@ -101,15 +109,11 @@ class ESTServer(ThreadingHTTPServer):
         self.asked: list[tuple[str, bytes]] = []
         self.waiting: Counter[tuple[str, bytes]] = Counter()
         self.lock = threading.Lock()
-        web = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        certificate = self.root.make(web.public_key(), name, more=((names, False),))
         client = ec.generate_private_key(ec.SECP256R1())
         ours = self.root.make(client.public_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Our RA")]))
         self.client_file = write_pem(folder / "ra", client, ours)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(write_pem(folder / "web.pem", web, certificate))
+        context.load_cert_chain(certify_web_server(folder / "web.pem", self.root))
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=self.root_pem)
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
