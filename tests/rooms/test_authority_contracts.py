@@ -6,7 +6,7 @@ Each simulated service is ours: these tests say that an order goes the way the d
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from services.ca_connector.authorities import Authority
 from services.ca_connector.orders import Issued, Pending, Refused, State
 from shared.errors import Code, RakkanError
-from tests.support.acting_http import Server, serving
+from tests.support.acting_http import Asked, Raw, Server, reply_json, serving
 from tests.support.ordering import (
     after,
     check_issued,
@@ -221,3 +221,51 @@ def _renewals() -> list[Any]:
     first = order_for(new_key())
     second = order_for(new_key(), previous=first)
     return [first, second, order_for(new_key(), previous=second)]
+
+
+FINDING: dict[str, Any] = {
+    "label": "A CA that knows our names for orders",
+    "protocol": "rest",
+    "connection": {
+        "order": {"path": "/orders", "body": {"reference": "{order_id}", "csr": "{csr_pem}"}},
+        "find": {"method": "GET", "path": "/orders?reference={order_id}"},
+        "status": {"method": "GET", "path": "/orders/{number}"},
+        "keep": {"number": "/orders/0/number"},
+        "states": {"at": "/orders/0/state", "pending": ["new"], "issued": ["done"], "refused": ["no"]},
+        "certificate_at": "/orders/0/certificate",
+    },
+    "profiles": {"signing": {"label": "Signing"}},
+    "default_profile": "signing",
+}
+
+
+class Finder(Simulated):
+    """Its first answer to an order gets lost."""
+
+    def answer(self, asked: Asked) -> Raw:
+        if asked.method == "POST":
+            self.take(asked.json["csr"], asked.json["reference"])
+            return Raw([], resets=True)
+        number = asked.path.rpartition("=" if "=" in asked.path else "/")[2]
+        known = [{"number": number, "state": "new"}] if number in self.requests else []
+        return reply_json(200, {"orders": known})
+
+
+async def test_an_order_whose_answer_was_lost_is_looked_for_and_not_placed_again(tmp_path: Path) -> None:
+    ca = Finder()
+    async with serving(ca.answer) as server:
+        entry = FINDING | {"connection": FINDING["connection"] | {"url": server.url}}
+        authority = open_entry(entry | {"anchors": [pem(ca.root.certificate)]}, tmp_path)
+        assert authority.capabilities.repeatable
+        order = order_for(new_key())
+        with pytest.raises(RakkanError) as refusal:
+            await authority.submit(order)
+        assert refusal.value.code is Code.AUTHORITY_UNAVAILABLE
+        outcome = await authority.submit(replace(order, asked_before=True))
+        assert isinstance(outcome, Pending)
+        ca.requests.clear()  # it never arrived: then it is placed
+        with pytest.raises(RakkanError):
+            await authority.submit(replace(order, asked_before=True))
+        assert order.order_id in ca.requests
+        await authority.close()
+    assert [asked.method for asked in server.asked] == ["POST", "GET", "GET", "POST"]
