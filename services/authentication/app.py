@@ -102,6 +102,7 @@ def make_oauth(
             issuer=settings.issuer,
             lifetimes=lifetimes,
             qualifiers=settings.signature_qualifiers,
+            choosing=choosing,
             now=now,
         ),
         tokens=Tokens(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+from services.authentication.changes import Change, Scope
 from services.authentication.clients import Client
 from services.authentication.documents import Signing, check_text, read_details, read_parameters
 from services.authentication.oauth import Refusal, invalid, missing
@@ -36,7 +37,7 @@ class Asked(Part):
     redirect_uri: str
     redirect_uri_given: bool
     state: str | None = None
-    scope: Literal["service", "credential"]
+    scope: Literal["service", "credential", "credential-creation", "credential-deletion"]
     code_challenge: str | None = None
     key_thumbprint: str | None = None
     """RFC 9449 10: the key that the code is bound to."""
@@ -49,6 +50,10 @@ class Asked(Part):
     user_id: str | None = None
     """The account that an account token named: nobody else may grant this."""
     details: str | None = None
+    qualifier: str | None = None
+    authority: str | None = None
+    """The CA and the profile of what is to be made: of a new credential, or of a key for this one authorization."""
+    certificate_profile: str | None = None
 
 
 def read_redirect_uri(form: Mapping[str, str], client: Client) -> str:
@@ -82,7 +87,8 @@ def read_asked(
     if len(form.get("state", "")) > STATE_CHARS_MAX:
         raise invalid("state")
     _check_kind(form)
-    scope, signing, details = _read_signing(form)
+    scope, wanted, details = _read_wanted(form)
+    signing = wanted if isinstance(wanted, Signing) else None
     if signing is not None:
         _check_credential(signing, qualifiers)
     lang = form.get("lang")
@@ -95,7 +101,7 @@ def read_asked(
         scope=scope,
         code_challenge=_read_challenge(form, client),
         key_thumbprint=_read_thumbprint(form, key_thumbprint),
-        credential_id=signing.credential_id if signing else None,
+        credential_id=wanted.credential_id if wanted else None,
         signatures=signing.signatures if signing else 0,
         documents=signing.documents if signing else (),
         hash=signing.hash if signing else None,
@@ -103,6 +109,7 @@ def read_asked(
         lang=lang,
         user_id=user_id,
         details=details,
+        qualifier=signing.qualifier if signing else None,
     )
 
 
@@ -118,7 +125,9 @@ def _check_kind(form: Mapping[str, str]) -> None:
         raise invalid("response_mode")
 
 
-def _read_signing(form: Mapping[str, str]) -> tuple[Literal["service", "credential"], Signing | None, str | None]:
+def _read_wanted(
+    form: Mapping[str, str],
+) -> tuple[Literal["service", "credential"] | Scope, Signing | Change | None, str | None]:
     text = form.get("authorization_details")
     scope = form.get("scope", "credential" if text is not None else "service")
     if scope not in SCOPES:
@@ -136,8 +145,8 @@ def _read_signing(form: Mapping[str, str]) -> tuple[Literal["service", "credenti
     for name in _OF_SIGNING[:-1]:
         if name in form:
             raise invalid(name)
-    signing, details = read_details(text)
-    return "credential", signing, details
+    wanted, details = read_details(text)
+    return wanted.scope if isinstance(wanted, Change) else "credential", wanted, details
 
 
 def _check_credential(signing: Signing, qualifiers: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.authentication.changes import Change, read_change
 from services.authentication.oauth import Refusal, invalid, missing
 from shared.algorithms import HASH_BY_OID, Hash
 from shared.contracts.approval import Document
@@ -68,7 +69,7 @@ def read_parameters(form: Mapping[str, str]) -> Signing:
     )
 
 
-def read_details(text: str) -> tuple[Signing, str]:
+def read_details(text: str) -> tuple[Signing | Change, str]:
     """The one element of authorization_details, and it again as it was written, for the echo."""
     try:
         given = json.loads(text, object_pairs_hook=_object_without_doubles, parse_constant=_no_constant)
@@ -77,14 +78,15 @@ def read_details(text: str) -> tuple[Signing, str]:
     if not isinstance(given, list) or len(given) != 1 or not isinstance(given[0], dict):
         raise _refused("is not an array of one object")
     detail = given[0]
-    if detail.get("type") not in DETAIL_TYPES:
+    change = read_change(detail)
+    if change is None and detail.get("type") not in DETAIL_TYPES:
         raise _refused("is of a type that is not supported")
-    return _signing(detail), json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
+    return change or _signing(detail), json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
 
 
-def echo(detail: str, credential_id: str) -> list[dict[str, Any]]:
+def echo(detail: str, credential_id: str | None) -> list[dict[str, Any]]:
     """What the token answer repeats: every member as it came, and the credential that was chosen."""
-    return [{**json.loads(detail), "credentialID": credential_id}]
+    return [json.loads(detail) | ({"credentialID": credential_id} if credential_id is not None else {})]
 
 
 def decode_digest(text: str, name: str) -> bytes:

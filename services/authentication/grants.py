@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.authentication.changes import Change
 from services.authentication.documents import Signing, read_details
 from services.authentication.oauth import Refusal, missing
 
@@ -40,6 +41,9 @@ class Grant:
     expires_at: datetime
     """Nothing that comes of it outlives this."""
     revoked_at: datetime | None
+    authority: str | None = None
+    """Of a creation: the CA and the profile that the signer was shown."""
+    certificate_profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,5 +117,5 @@ def _check_details(details: str | None, repeated: str | None) -> None:
         raise Refusal("invalid_authorization_details", "authorization_details are not those of the request")
 
 
-def _meaning(text: str) -> Signing:
+def _meaning(text: str) -> Signing | Change:
     return read_details(text)[0]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from services.authentication.changes import TYPES
 from services.authentication.asking import SCOPES
 from services.authentication.certificates import METHODS
 from services.authentication.clients import ALGORITHMS
@@ -34,7 +35,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "code_challenge_methods_supported": ["S256"],
-        "authorization_details_types_supported": list(DETAIL_TYPES),
+        "authorization_details_types_supported": [*DETAIL_TYPES, *TYPES],
         "authorization_response_iss_parameter_supported": True,
         "require_pushed_authorization_requests": False,
         "request_parameter_supported": False,

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from services.authentication.account_tokens import check_account_token
 from services.authentication.asking import Asked, read_asked, read_redirect_uri, read_state
+from services.authentication.choosing import Choosing
 from services.authentication.clients import Assertion, Client
 from services.authentication.doorkeeper import Doorkeeper
 from services.authentication.grants import Grant, digest_of, new_code, new_id
@@ -22,6 +23,7 @@ from services.authentication.throttle import Throttle
 from shared.algorithms import Hash
 from shared.audit import digest_set_hash
 from shared.contracts.approval import Document
+from shared.contracts.issuance import CREATION
 from shared.errors import Code, RakkanError
 
 REQUEST_URI = "urn:ietf:params:oauth:request_uri:"
@@ -39,7 +41,7 @@ class AuthorizationRequest:
     client_id: str
     client_name: str
     tenant_id: str
-    scope: Literal["service", "credential"]
+    scope: Literal["service", "credential", "credential-creation", "credential-deletion"]
     credential_id: str | None
     signatures: int
     documents: tuple[Document, ...]
@@ -50,6 +52,10 @@ class AuthorizationRequest:
     """The user that the client's account token named: `granted` takes nobody else."""
     redirect_uri: str
     expires_at: datetime
+    authority: str | None = None
+    certificate_profile: str | None = None
+    labels: tuple[str, str] = ("", "")
+    """Of that CA and that profile, for people."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,10 @@ class Requests:
         issuer: str,
         lifetimes: Lifetimes,
         qualifiers: tuple[str, ...],
+        choosing: Choosing,
         now: Callable[[], datetime],
     ) -> None:
+        self._choosing = choosing
         self._store = store
         self._doorkeeper = doorkeeper
         self._throttle = throttle
@@ -183,6 +191,9 @@ class Requests:
             login_hint=asked.user_id,
             redirect_uri=asked.redirect_uri,
             expires_at=stored.expires_at,
+            authority=asked.authority,
+            certificate_profile=asked.certificate_profile,
+            labels=self._choosing.labels(asked.authority, asked.certificate_profile),
         )
 
     async def granted(
@@ -230,6 +241,8 @@ class Requests:
                 granted_at=now,
                 expires_at=now + lifetime,
                 revoked_at=None,
+                authority=asked.authority if asked.scope == CREATION else None,
+                certificate_profile=asked.certificate_profile if asked.scope == CREATION else None,
             )
             await change.add_grant(grant, code_hash=digest_of(code))
             await change.write("authorization.granted", **_facts(stored.client_id, tenant_id, user_id, asked, grant))
@@ -275,10 +288,11 @@ class Requests:
             form,
             client,
             redirect_uri=redirect_uri,
-            qualifiers=self._qualifiers,
+            qualifiers=self._choosing.qualifiers(self._qualifiers, client),
             user_id=account.user_id if account else None,
             key_thumbprint=key_thumbprint,
         )
+        asked = self._choosing.chosen(asked, client)
         if account is not None:
             try:
                 await self._store.spend_assertion(account.spending)
@@ -356,9 +370,9 @@ def _check_pushed(client: Client) -> None:
 
 
 def _check_grantable(asked: Asked, authorization_id: str | None, credential_id: str | None) -> None:
-    if asked.scope == "service":
-        if authorization_id is not None or credential_id is not None:
-            raise RakkanError(Code.FORBIDDEN, "scope service names no authorization")
+    if asked.scope != "credential":
+        if authorization_id is not None or credential_id != asked.credential_id:
+            raise RakkanError(Code.FORBIDDEN, f"scope {asked.scope} names no authorization")
     elif authorization_id is None or credential_id is None or asked.credential_id not in (None, credential_id):
         raise RakkanError(Code.FORBIDDEN, "scope credential names the authorization of the credential asked for")
 

@@ -118,6 +118,8 @@ class Settings(RoomSettings):
     """Within which a pushed request must be opened in a browser."""
     request_lifetime_s: int = Field(default=600, ge=60, le=3600)
     """Within which a signer must decide."""
+    registry: RegistryFiles | None = None
+    """Without it no client can ask a signer for a new credential, nor for a key that is made for one authorization."""
     signature_qualifiers: tuple[str, ...] = ()
     """The `signatureQualifier` values that every credential here fulfills, as the trust service provider declares."""
     requests_burst: int = Field(default=200, ge=1)

@@ -27,13 +27,14 @@ _END_REQUEST = f"""
 _GRANT_COLUMNS = """
     g.grant_id, g.client_id, g.tenant_id, g.user_id, g.scope, g.authorization_id, g.credential_id, g.redirect_uri,
     g.redirect_uri_given, g.code_challenge, g.key_thumbprint, g.details, g.code_expires_at, g.code_spent_at,
-    g.granted_at, g.expires_at, g.revoked_at
+    g.granted_at, g.expires_at, g.revoked_at, g.authority, g.certificate_profile
 """
 _ADD_GRANT = """
     insert into grants (
         grant_id, client_id, tenant_id, user_id, scope, authorization_id, credential_id, redirect_uri,
-        redirect_uri_given, code_challenge, key_thumbprint, details, code_hash, code_expires_at, granted_at, expires_at
-    ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        redirect_uri_given, code_challenge, key_thumbprint, details, code_hash, code_expires_at, granted_at, expires_at,
+        authority, certificate_profile
+    ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 _GRANT_OF_CODE = f"select {_GRANT_COLUMNS} from grants g where g.code_hash = $1 for update"
 # Locked by its grant first: every token of a grant is issued and ended one after the other.
@@ -107,6 +108,8 @@ class GrantsChange:
             grant.code_expires_at,
             grant.granted_at,
             grant.expires_at,
+            grant.authority,
+            grant.certificate_profile,
         )
 
     async def grant_of_code(self, code_hash: bytes) -> Grant | None:

@@ -129,7 +129,9 @@ class Tokens:
         if grant.scope == SCOPE:
             return answer
         if grant.details is not None:
-            answer["authorization_details"] = echo(grant.details, grant.credential_id or "")
+            answer["authorization_details"] = echo(grant.details, grant.credential_id)
+        if grant.scope != "credential":
+            return answer
         answer["credentialID"] = grant.credential_id
         if "token-type-sad" in client.flags and binding.key_thumbprint is None:
             answer["token_type"] = "SAD"  # noqa: S105 - a type of token
@@ -193,6 +195,8 @@ class Tokens:
             authorization_id=grant.authorization_id if grant else None,
             key_thumbprint=binding.key_thumbprint,
             certificate_thumbprint=binding.certificate_thumbprint,
+            authority=grant.authority if grant else None,
+            certificate_profile=grant.certificate_profile if grant else None,
         )
         await change.issue(token, grant_id=grant.grant_id if grant else None)
         return token

@@ -1,11 +1,7 @@
 """openid-client (npm) through the whole of FAPI 2.0 against authentication as it is served, and dpop's proofs."""
 
 import asyncio
-import hashlib
 import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +10,10 @@ from typing import Any
 import pytest
 
 from shared.dpop import ReplayMemory, check_proof
+from tests.support.npm import installed
 from tests.support.oauth import CALLBACK, DIGEST, KEY, SHA256_OID, b64
 from tests.support.served import Served, serve
 
-HERE = Path(__file__).parent / "openid_client"
-CACHE = Path(__file__).parents[2] / ".run" / "openid_client"
 RESOURCE = "https://rssp.example/csc/v2/signatures/signHash"
 DETAILS: list[dict[str, Any]] = [
     {
@@ -33,26 +28,7 @@ DETAILS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """The packages of package-lock.json, checked by their hashes, installed once for each lock."""
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = CACHE / hashlib.sha256(lock).hexdigest()[:16]
-    if not folder.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.fail("npm is missing. On Debian: apt-get install --no-install-recommends nodejs npm", pytrace=False)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as made:
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(HERE / name, made)
-            install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(  # noqa: S603 - npm of this machine
-                install, cwd=made, capture_output=True, text=True, check=False, timeout=300
-            )
-            assert done.returncode == 0, done.stderr
-            Path(made).rename(folder)
-            Path(made).mkdir()  # what the context manager removes
-    shutil.copy(HERE / "flow.mjs", folder)
-    return folder
+    return installed(Path(__file__).parent / "openid_client")
 
 
 @pytest.fixture
