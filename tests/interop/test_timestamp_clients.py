@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from deploy.local.document import write_document
-from deploy.local.enrollment import CREDENTIAL, Enrollment
+from deploy.local.enrollment import CREDENTIAL, SIGNER, Enrollment
 from deploy.local.partner import sign_pdf
 from deploy.local.progress import Progress
 from deploy.local.registry import CLASS, MACHINES, TENANT
@@ -171,6 +171,19 @@ async def test_an_unmodified_pyhanko_chooses_the_clock_by_its_base_url(place: Pl
         )
         assert [verdict.words for verdict in verdicts if not verdict.accepted] == []
         assert "TIMESTAMP_TOKEN<INTACT:TRUSTED>" in verdicts[0].words
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_client_that_knows_one_base_url_finds_its_tokens(place: Place, version: str) -> None:
+    base = f"{place.url}/s/clock-second/csc/{version}"
+    info = (await place.http.post(f"{base}/info", json={})).json()
+    client = Enrollment(place.stack).client()
+    assert client is not None
+    form = {"grant_type": "client_credentials", "scope": "service"}
+    answer = await place.http.post(f"{info['oauth2']}/oauth2/token", data=form, auth=(client.client_id, client.secret))
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    listed = await place.http.post(f"{base}/credentials/list", json={"userID": SIGNER}, headers=headers)
+    assert CREDENTIAL in listed.json()["credentialIDs"]
 
 
 @pytest.mark.parametrize(
