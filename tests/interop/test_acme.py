@@ -16,8 +16,20 @@ from services.ca_connector.authorities.acme import ACME
 from services.ca_connector.orders import Issued, Order, Pending, Refused, State
 from shared.errors import Code, RakkanError
 from shared.settings import SettingsError
-from tests.support.ordering import Key, after, leaf, new_key, now, open_entry, order_for, settle
+from tests.support.ordering import (
+    Key,
+    after,
+    check_issued,
+    leaf,
+    new_key,
+    now,
+    open_entry,
+    order_for,
+    read_entry,
+    settle,
+)
 from tests.support.peers import Missing
+from tests.support.peers.acme2certifier import Acme2Certifier
 from tests.support.peers.pebble import Pebble
 from tests.support.peers.running import changed
 
@@ -36,7 +48,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
 
 
 @asynccontextmanager
-async def opened(entry: dict[str, Any], peer: Pebble) -> AsyncIterator[Authority]:
+async def opened(entry: dict[str, Any], peer: Pebble | Acme2Certifier) -> AsyncIterator[Authority]:
     authority = open_entry(entry, peer.secrets)
     try:
         yield authority
@@ -193,3 +205,32 @@ async def test_a_ca_that_is_away_is_unavailable(peer: Pebble) -> None:
 def test_a_connection_that_cannot_work_is_refused(peer: Pebble, connection: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         open_entry(changed(peer.entry(), **connection), peer.secrets)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acme2Certifier]:
+    other = Acme2Certifier()
+    try:
+        other.start(tmp_path_factory.mktemp("acme2certifier"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+    yield other
+    other.stop()
+
+
+async def test_a_server_that_is_set_up_so_leaves_the_signers_name(other: Acme2Certifier) -> None:
+    key = new_key()
+    async with opened(other.entry(), other) as authority:
+        order, outcome, _ = await settle(authority, order_naming(key), nothing)
+        assert isinstance(outcome, Issued), outcome
+        check_issued(order, read_entry(other.entry()), key)
+        assert leaf(order).subject.rfc4514_string() == "CN=Yamada Taro"
+        for _ in range(2):
+            await authority.revoke(order, reason=KEY_COMPROMISE, at=now())
+    assert other.is_revoked(leaf(order))
+
+
+async def test_a_request_that_the_server_finds_bad_ends_the_order_with_its_reason(other: Acme2Certifier) -> None:
+    async with opened(changed(other.entry(), identifier="signers.example"), other) as authority:
+        _, outcome, _ = await settle(authority, order_for(new_key()), nothing)
+    assert outcome == Refused("CSR validation failed (badCSR)")
