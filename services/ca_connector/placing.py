@@ -107,7 +107,12 @@ class Placing:
                         await self.authority.revoke(order, reason=revocation.reason, at=revocation.wanted_at)
             except (RakkanError, TimeoutError) as fault:
                 trouble = fault
-                self._failed(trouble, order.order_id)
+                if _is_said(fault):
+                    # It is about this certificate: the CA is well, and goes on with its orders.
+                    self.metrics.failed(self.name, "revocation_refused")
+                    log.warning("revocation refused", authority=self.name, order_id=order.order_id, why=_why(fault))
+                else:
+                    self._failed(fault, order.order_id)
             else:
                 self.breaker.succeeded()
                 await self.store.record_revoked(order, revocation, now=self.now())
@@ -201,6 +206,11 @@ class Placing:
         log.warning("authority failed", authority=self.name, order_id=order_id, why=_why(trouble))
         if self.breaker.failed(trouble, now=self.now()):
             log.error("authority left alone for a while", authority=self.name, why=self.breaker.why)
+
+
+def _is_said(trouble: RakkanError | TimeoutError) -> bool:
+    """Whether a revocation failed by the CA's own word."""
+    return isinstance(trouble, RakkanError) and trouble.code in {Code.AUTHORITY_REFUSED, Code.CERTIFICATE_REFUSED}
 
 
 def _check_readable(outcome: Outcome) -> None:

@@ -389,6 +389,7 @@ async def test_a_revocation_the_authority_refuses_is_wanted_again_and_shown(blue
     await blue.room.handlers.revoke_certificate(RevokeCertificate(order_id="o-1", reason=1))
     await blue.room.work()
     assert (blue.room.store.noted, "without a form" in blue.room.store.troubles["o-1"]) == ([], True)
+    assert blue.room.queues.desks["blue"].breaker.state is BreakerState.CLOSED
     blue.refuses_revocations = False
     await blue.room.work(later=HOUR)
     assert (blue.revoked, blue.room.store.noted) == ([("o-1", 1)], ["o-1"])

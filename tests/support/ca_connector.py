@@ -81,7 +81,7 @@ class FakeAuthority:
         if self.away:
             raise RakkanError(Code.AUTHORITY_UNAVAILABLE)
         if self.refuses_revocations:
-            raise RakkanError(Code.CERTIFICATE_REFUSED, "not without a form")
+            raise RakkanError(Code.AUTHORITY_REFUSED, "not without a form")
         self.revoked.append((order.order_id, reason))
 
     async def confirm(self, order: Order, *, accepted: bool) -> None:
