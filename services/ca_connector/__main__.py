@@ -91,13 +91,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
             registry_version=lambda: registry.current.version,
             now=now,
         )
-        batch = Batch(
-            store=BatchStore(room.pool, room.audit),
-            orders=store,
-            registry=lambda: registry.current,
-            key=room.messages_key,
-            now=now,
-        )
+        batch = _batch(room, registry, store)
         yield {
             OrderCertificate: handlers.order_certificate,
             ConfirmOrder: handlers.confirm_order,
@@ -158,6 +152,16 @@ def _watching(room: runtime.Room[Settings], queues: Queues, fetching: Fetching, 
         standing=StandingStore(room.pool),
         metrics=metrics,
         warn_days=settings.warn_days,
+        now=now,
+    )
+
+
+def _batch(room: runtime.Room[Settings], registry: RegistrySource, store: Store) -> Batch:
+    return Batch(
+        store=BatchStore(room.pool, room.audit),
+        orders=store,
+        registry=lambda: registry.current,
+        key=room.messages_key,
         now=now,
     )
 

@@ -7,7 +7,7 @@ no service declares anything but its own reply queue.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.contracts import approval, authentication, ca_connector, issuance, sam, svg, tsa_connector
+from shared.contracts import approval, authentication, batches, ca_connector, issuance, sam, svg, tsa_connector
 from shared.contracts.base import Job, Message
 from shared.errors import Code, RakkanError
 
@@ -99,6 +99,8 @@ ROUTES = {
         _route(ca_connector.ListOrders, OPERATOR),
         _route(ca_connector.ResolveOrder, OPERATOR),
         _route(ca_connector.NoteRevoked, OPERATOR),
+        _route(batches.ExportRequests, OPERATOR),
+        _route(batches.ImportCertificates, OPERATOR),
         _route(tsa_connector.Timestamp, "gateway", timeout_s=15.0),
         _route(tsa_connector.ReadAuthorities, OPERATOR),
         _route(tsa_connector.ExplainTimestamp, OPERATOR),
