@@ -1,9 +1,11 @@
 """What single CA programs do that others do not, each met in a real one: tokens that end, words that are dropped."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,15 @@ from cryptography import x509
 from services.ca_connector.authorities import Authority
 from services.ca_connector.orders import Issued
 from shared.errors import Code, RakkanError
-from tests.support.ordering import leaf, new_key, now, open_entry, order_for, settle
+from tests.support.ordering import check_issued, leaf, new_key, now, open_entry, order_for, read_entry, settle
 from tests.support.peers import AuthorityPeer, Missing, leave_out
 from tests.support.peers.cfssl import CFSSL
+from tests.support.peers.environments import environment
 from tests.support.peers.openbao import OpenBao
 from tests.support.peers.running import changed
+
+PAGE = Path(__file__).parents[2] / "docs" / "operating" / "connect-a-ca.md"
+_SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class HastyBao(OpenBao):
@@ -126,6 +132,30 @@ async def test_a_sealed_vault_is_unavailable_and_nothing_was_ordered(bao: HastyB
         await enroll(authority)
         await asyncio.to_thread(bao.api, "sys/seal", {}, method="PUT")
         assert await refusal(authority) is Code.AUTHORITY_UNAVAILABLE
+
+
+async def test_what_our_page_tells_an_administrator_to_type_sets_an_openbao_up(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    for other in started(OpenBao(), tmp_path_factory):
+        for made in ("pki_int/roles/docsign", "sys/policies/acl/rakkan", "auth/approle/role/rakkan"):
+            await asyncio.to_thread(other.api, made, method="DELETE")
+        (typed,) = (block for block in _SHELL.findall(PAGE.read_text(encoding="utf-8")) if block.startswith("bao "))
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-euc", typed, env={"PATH": f"{environment('openbao')}:/usr/bin:/bin", "BAO_ADDR": other.url,
+                                      "BAO_TOKEN": "root", "HOME": str(tmp_path_factory.mktemp("home"))},
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert await shell.wait() == 0
+        role = (await asyncio.to_thread(other.api, "auth/approle/role/rakkan/role-id", method="GET"))["data"]["role_id"]
+        secret = await asyncio.to_thread(other.api, "auth/approle/role/rakkan/secret-id", {})
+        (other.secrets / "bao-secret-id").write_text(secret["data"]["secret_id"])
+        entry = changed(other.entry(), approle={"role_id": role, "secret_id": "bao-secret-id"})
+        async with opened(other, entry) as authority:
+            key = new_key()
+            order, _, _ = await settle(authority, order_for(key), other.attend)
+            check_issued(order, read_entry(entry), key)
+            await authority.revoke(order, reason=1, at=now())
 
 
 async def test_a_usage_that_cfssl_silently_drops_is_handed_on_for_the_sam_to_refuse(cfssl: CFSSL) -> None:

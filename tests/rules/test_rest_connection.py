@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,8 @@ def test_what_an_authority_says_is_one_short_line_without_tricks() -> None:
     assert words("No\nlevel=fatal\x1b[2J\u202e!") == "No level=fatal [2J !"
     assert len(words("x" * 10_000)) == 200
     assert words({"why": "申請"}) == '{"why": "申請"}'
+
+
+def test_the_page_for_operators_names_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating" / "connect-a-ca.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(ORDER_NAMES | REVOCATION_NAMES) if f"`{name}`" not in page] == []

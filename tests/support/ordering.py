@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from services.ca_connector.authorities import Authority, Surroundings, open_authority
+from services.ca_connector.authorities import Authority, Secrets, Surroundings, open_authority
 from services.ca_connector.orders import Issued, Order, Outcome, Pending, State, advance
 from shared.registry import CertificationAuthority
 
@@ -44,9 +44,10 @@ def read_entry(entry: dict[str, Any], **more: Any) -> CertificationAuthority:
     return CertificationAuthority.model_validate_json(json.dumps({**entry, **more}))
 
 
-def open_entry(entry: dict[str, Any], secrets_folder: Path, **more: Any) -> Authority:
+def open_entry(entry: dict[str, Any], secrets_of: Path | Secrets, **more: Any) -> Authority:
     ca = read_entry(entry, **more)
-    return open_authority(ca, Surroundings(name="ca-under-test", secrets=FolderOfSecrets(secrets_folder), now=now))
+    known = FolderOfSecrets(secrets_of) if isinstance(secrets_of, Path) else secrets_of
+    return open_authority(ca, Surroundings(name="ca-under-test", secrets=known, now=now))
 
 
 def request_for(key: Key, common_name: str = "Yamada Taro") -> bytes:
