@@ -3,6 +3,7 @@
 import argparse
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -22,6 +23,7 @@ from services.ca_connector.batch import Batch
 from services.ca_connector.orders import Order, Pending, State, advance, lose
 from services.operator import batches
 from services.operator.terminal import NotUnderstoodError, Terminal
+from services.operator.words import parser
 from shared.contracts.base import Request
 from shared.contracts.batches import PAGE_MAX, ExportRequests, ImportCertificates, ImportedCertificate
 from shared.errors import Code, RakkanError
@@ -32,6 +34,7 @@ from tests.support.openssl import openssl
 from tests.support.ordering import new_key, now, open_entry, order_for
 
 AUTHORITY = "by-post"
+PAGE = Path(__file__).parents[2] / "docs/certificates-by-hand.md"
 
 
 class ByHand:
@@ -360,3 +363,34 @@ async def test_an_order_by_hand_waits_for_ever_and_is_revoked_by_hand(ca: ByHand
     with pytest.raises(SettingsError, match="anchors"):
         open_entry({**entry, "anchors": []}, tmp_path)
     assert find("manual").PROTOCOL == "manual"
+
+
+async def test_the_authority_verifies_a_bundle_as_the_page_says(desk: Desk, tmp_path: Path) -> None:
+    order = desk.order()
+    bundle = tmp_path / "bundle.json"
+    await desk.export(bundle)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    page: dict[str, Any] = {}
+    exec(code, page)  # noqa: S102 - the example of our own page
+    public_key = desk.key.key.public_key().public_bytes_raw()
+    (stated,) = page["verify"](text_of(bundle), public_key)
+    assert stated["order_id"] == order.order_id
+    with pytest.raises(InvalidSignature):
+        page["verify"](text_of(bundle).replace(order.order_id, "another"), public_key)
+
+
+def text_of(file: Path) -> str:
+    return file.read_text()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["ca", "requests", "export", "--authority", AUTHORITY, "--out", "bundle.json"],
+        ["ca", "certificates", "import", "--authority", AUTHORITY, "one.pem", "two.pem"],
+    ],
+    ids=" ".join,
+)
+def test_the_door_understands(said: list[str]) -> None:
+    words = parser().parse_args(said)
+    assert (words.command, words.question, words.authority) == ("ca", said[1], AUTHORITY)
