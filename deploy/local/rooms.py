@@ -252,6 +252,7 @@ class Rooms:
             "RAKKAN_ISSUER": self.authentication_url,
             "RAKKAN_TOKENS_KEY_FILE": str(self._keys.key_file("authentication", Purpose.TOKENS)),
             "RAKKAN_SECRETS_KEY_FILE": str(self._keys.secrets_key_file("authentication")),
+            **self.registry.settings("authentication"),
         }
 
     def _sam_settings(self) -> dict[str, str]:

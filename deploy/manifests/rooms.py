@@ -14,7 +14,7 @@ SECRETS = "/var/run/rakkan/secrets"
 """Where a container finds the files of its room, and no other's."""
 TRUST = "/var/run/rakkan/trust"
 """The trust bundle, the registry and the CAs' anchors: public, the same in every container."""
-REGISTRY = ("gateway", "sam", "ca_connector", "tsa_connector")
+REGISTRY = ("gateway", "authentication", "sam", "ca_connector", "tsa_connector")
 """Who works by the registry of trust services."""
 TOKENS = ("svg", "sam", "ca_connector")
 DOORS = ("gateway", "authentication")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,6 +22,7 @@ from shared.audit import AuditWriter
 from shared.database import Pool
 from shared.errors import RakkanError
 from shared.http import serve_http
+from shared.registry import RegistrySource
 from shared.settings import SettingsError
 from shared.tokens import verifying_keys
 from shared.trust import Purpose, SigningKey
@@ -49,8 +50,24 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
     accounts = AccountStore(room.pool, room.audit)
     notices = make_notices(room.pool, room.audit, settings)
     add_pages = partial(add_signer_pages, store=accounts, bus=room.bus, trust=room.trust, settings=settings, now=_now)
-    app = make_app(store, room.bus, room.trust, tokens_key, settings, add_pages=add_pages, now=_now)
-    async with serve_http(app, settings.http) as port, asyncio.TaskGroup() as group:
+    registries = RegistrySource(settings.registry, room.trust) if settings.registry is not None else None
+    if registries is not None:
+        room.health.check("registry", registries.check)
+    app = make_app(
+        store,
+        room.bus,
+        room.trust,
+        tokens_key,
+        settings,
+        add_pages=add_pages,
+        registries=registries,
+        now=_now,
+    )
+    async with (
+        registries.watched() if registries is not None else nullcontext(),
+        serve_http(app, settings.http) as port,
+        asyncio.TaskGroup() as group,
+    ):
         tasks = [
             group.create_task(_sweep(store, accounts)),
             group.create_task(send_for_ever(notices, every_s=settings.notices.every_s, sleep=asyncio.sleep)),

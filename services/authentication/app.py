@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from services.authentication import doorkeeper, metadata, requests, revoking, tokens
+from services.authentication.choosing import Choosing, Registries
 from services.authentication.doorkeeper import Doorkeeper
 from services.authentication.endpoints import add_oauth, add_publications
 from services.authentication.oauth import Refusal
@@ -62,11 +63,12 @@ def make_app(
     settings: Settings,
     *,
     add_pages: Callable[[FastAPI, Requests], None] = lambda _app, _requests: None,
+    registries: Registries | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ASGIApp:
     """The application behind its edge. `add_pages` adds what signers meet in the browser."""
     app = FastAPI(title="Rakkan authentication", openapi_url="/openapi.json", docs_url=None, redoc_url=None)
-    oauth = make_oauth(store, bus, trust, tokens_key, settings, now=now)
+    oauth = make_oauth(store, bus, trust, tokens_key, settings, registries=registries, now=now)
     add_oauth(app, oauth)
     add_publications(app, metadata.describe(settings), metadata.jwks(trust))
     add_pages(app, oauth.requests)
@@ -81,6 +83,7 @@ def make_oauth(
     tokens_key: SigningKey,
     settings: Settings,
     *,
+    registries: Registries | None = None,
     now: Callable[[], datetime],
 ) -> OAuth:
     """The parts, wired."""
@@ -102,7 +105,7 @@ def make_oauth(
             issuer=settings.issuer,
             lifetimes=lifetimes,
             qualifiers=settings.signature_qualifiers,
-            choosing=choosing,
+            choosing=Choosing(registries),
             now=now,
         ),
         tokens=Tokens(

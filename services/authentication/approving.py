@@ -3,6 +3,7 @@
 This room shows and carries. That exactly these hashes were approved, and by whom, the SAM verifies itself.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,11 +26,24 @@ from shared.contracts.approval import (
     RefuseContext,
 )
 from shared.contracts.base import R, Request
+from shared.contracts.issuance import CREATION, DELETION, PrepareOnce
 from shared.errors import Code, RakkanError
 
 log = structlog.get_logger()
 
+CONSENTS = {
+    "service": "consent.html",
+    CREATION: "consent_creation.html",
+    DELETION: "consent_deletion.html",
+}
+"""What is granted by a word, since no signature comes of it."""
+_LOOKS_MAX = 40
+_LOOK_AGAIN_S = 0.25
 _UNUSABLE = (
+    Code.PROFILE_UNKNOWN,
+    Code.AUTHORITY_UNKNOWN,
+    Code.AUTHORITY_FORBIDDEN,
+    Code.FACTOR_UNKNOWN,
     Code.MALFORMED,
     Code.AUTHENTICATOR_REQUIRED,
     Code.CREDENTIAL_UNKNOWN,
@@ -94,8 +108,8 @@ class Approving:
             return visit.go(login_address(_path(request)))
         if not _is_for(visit, request):
             return visit.message("for_another", status=403, logout=_path(request))
-        if request.scope == "service":
-            return visit.page("consent.html", request=request, **self._facts(request))
+        if request.scope in CONSENTS:
+            return visit.page(CONSENTS[request.scope], request=request, **self._facts(request))
         try:
             return await self._show_approval(visit, request)
         except RakkanError as error:
@@ -107,7 +121,12 @@ class Approving:
             return visit.message(name, status=status, refuse=request, sends_to=request.redirect_uri)
 
     async def _show_approval(self, visit: Visit, request: AuthorizationRequest) -> Response:
-        credential_id = request.credential_id or await self._chosen(visit, request)
+        if request.authority is not None and request.certificate_profile is not None:
+            credential_id: str | tuple[ApprovableCredential, ...] | None = await self._made_for_once(visit, request)
+        else:
+            credential_id = request.credential_id or await self._chosen(visit, request)
+        if credential_id is None:
+            return visit.message("being_made", status=202, again=_path(request))
         if isinstance(credential_id, tuple):
             return visit.page("choose.html", request=request, credentials=credential_id, **self._facts(request))
         if visit.query.get("again"):
@@ -117,8 +136,8 @@ class Approving:
 
     async def approve(self, visit: Visit) -> Response:
         request = await self._decidable(visit)
-        if request.scope == "service":
-            return await self._grant(visit, request)
+        if request.scope in CONSENTS:
+            return await self._grant(visit, request, credential_id=request.credential_id)
         shown = await self._shown(visit, request)
         if visit.form.get("context_id") != shown.context.context_id:
             return visit.message("page_old", status=409, again=_path(request))
@@ -189,6 +208,26 @@ class Approving:
         if wished in {credential.credential_id for credential in listed.credentials}:
             return str(wished)
         return listed.credentials
+
+    async def _made_for_once(self, visit: Visit, request: AuthorizationRequest) -> str | None:
+        """The credential that is made for this one approval; None while its certificate is still under way."""
+        signer = visit.session.signer
+        for _ in range(_LOOKS_MAX):
+            prepared = await self._bus.ask(
+                PrepareOnce(
+                    tenant_id=signer.tenant_id,
+                    user_id=signer.user_id,
+                    request_id=f"r{request.request_id}",
+                    authority=request.authority or "",
+                    profile=request.certificate_profile or "",
+                )
+            )
+            if prepared.state == "active":
+                return prepared.credential_id
+            if prepared.state != "pending":
+                raise RakkanError(Code.CREDENTIAL_DISABLED, f"not made: {prepared.reason or prepared.state}")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return None
 
     async def _context(
         self, visit: Visit, request: AuthorizationRequest, credential_id: str, *, anew: bool = False

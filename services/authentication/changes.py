@@ -31,7 +31,7 @@ class Change:
     """One element of authorization_details that asks for no signature."""
 
     scope: Scope
-    wish: CertificateWish = CertificateWish()
+    wish: CertificateWish | None = None
     """Of a creation."""
     credential_id: str | None = None
     """Of a deletion."""

@@ -47,7 +47,8 @@ class Choosing:
         """The request with the CA and the profile that it leads to, where something is to be made for it."""
         if asked.scope == CREATION:
             change = read_details(f"[{asked.details}]")[0]
-            choice = self._for_creation(change, client) if isinstance(change, Change) else None
+            wish = change.wish if isinstance(change, Change) else None
+            choice: CertificateChoice | None = self._for_creation(wish or CertificateWish(), client)
         elif asked.qualifier is not None and asked.credential_id is None:
             choice = self._for_once(asked.qualifier, client)
         else:
@@ -65,14 +66,14 @@ class Choosing:
             return authority or "", profile or ""
         return ca.label, found.label
 
-    def _for_creation(self, change: Change, client: Client) -> CertificateChoice:
+    def _for_creation(self, wish: CertificateWish, client: Client) -> CertificateChoice:
         registry = self._registry
         if registry is None:
             raise refused("is of a type that is not supported")
-        if not registry.extension and (change.wish.authority or change.wish.profile):
+        if not registry.extension and (wish.authority or wish.profile):
             raise refused("has members that are not supported")
         try:
-            return choose(change.wish, _offer(registry, client))
+            return choose(wish, _offer(registry, client))
         except RakkanError as refusal:
             if refusal.code is Code.AUTHORITY_FORBIDDEN:
                 raise Refusal("access_denied", "The certification authority is not open to this client") from None

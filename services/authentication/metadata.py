@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from services.authentication.changes import TYPES
 from services.authentication.asking import SCOPES
 from services.authentication.certificates import METHODS
+from services.authentication.changes import TYPES
 from services.authentication.clients import ALGORITHMS
 from services.authentication.documents import DETAIL_TYPES
 from services.authentication.settings import Settings

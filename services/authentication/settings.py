@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, model_validator
 
 from shared.http import HTTPDoor
-from shared.settings import Database, Port, RoomSettings, Section
+from shared.settings import Database, Port, RegistryFiles, RoomSettings, Section
 
 TOKEN_LIFETIME_MAX_S = 86_400
 _EMAIL = re.compile(r"[^\s@<>]{1,64}@[A-Za-z0-9.-]{1,189}")

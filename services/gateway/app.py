@@ -18,12 +18,13 @@ from starlette.types import ASGIApp
 
 from services.gateway import pages, settings, stamping
 from services.gateway.csc import v1, v2
-from services.gateway.csc.facade import Facade, Limits, Method
+from services.gateway.csc.facade import Facade, Limits, Method, Told
 from services.gateway.csc.model import SignHash, Version
 from services.gateway.csc.parameters import read_body
 from services.gateway.entrance import Entrance, Registries, challenge
-from services.gateway.handlers import Bus, Caller, Handlers
+from services.gateway.handlers import Action, Bus, Caller, Handlers
 from services.gateway.info import info_document
+from services.gateway.issuing import Issuing
 from services.gateway.refusals import (
     NOT_IMPLEMENTED,
     REFUSALS,
@@ -54,6 +55,8 @@ def make_app(
     """The whole door, limits and all. Nothing outside is touched until a request comes."""
     entrance = Entrance(settings, trust, registries)
     handlers = Handlers(bus, trust=trust, sealing_key=sealing_key)
+    issuing = Issuing(bus, handlers, settings.limits.issuance_wait_s)
+    actions = {**handlers.actions(), **issuing.actions()}
     app = _Paths(
         title=settings.name,
         summary=settings.description,
@@ -66,7 +69,7 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     for facade in FACADES:
-        _add_methods(app, facade, entrance, handlers, settings)
+        _add_methods(app, facade, entrance, handlers, actions, settings)
     timestamps = stamping.endpoint_of(stamping.Stamping(handlers, registries, settings.limits), _refused_error)
     app.add_api_route(stamping.PATH, timestamps, methods=["POST"], **pages.described_timestamps())
     pages.add_pages(app, FACADES, settings)
@@ -81,7 +84,12 @@ class _Paths(FastAPI):
 
 
 def _add_methods(
-    app: FastAPI, facade: Facade, entrance: Entrance, handlers: Handlers, settings: settings.Settings
+    app: FastAPI,
+    facade: Facade,
+    entrance: Entrance,
+    handlers: Handlers,
+    actions: Mapping[type, Action],
+    settings: settings.Settings,
 ) -> None:
     base = f"/csc/{facade.version}"
     tag = f"CSC {facade.specs}"
@@ -90,7 +98,7 @@ def _add_methods(
     words = {"info": pages.described_info(facade, settings)}
     endpoints = {"info": info}
     for method in facade.methods:
-        endpoints[method.name] = _method(facade.version, method, limits, entrance, handlers)
+        endpoints[method.name] = _method(facade.version, method, limits, entrance, handlers, actions)
         words[method.name] = pages.described(method, facade.version)
     for name, endpoint in endpoints.items():
         app.add_api_route(f"{base}/{name}", endpoint, methods=["POST"], tags=[tag], **words[name])
@@ -117,8 +125,14 @@ def _info(facade: Facade, settings: settings.Settings, entrance: Entrance) -> En
     return info
 
 
-def _method(version: Version, method: Method, limits: Limits, entrance: Entrance, handlers: Handlers) -> Endpoint:
-    actions = handlers.actions()
+def _method(
+    version: Version,
+    method: Method,
+    limits: Limits,
+    entrance: Entrance,
+    handlers: Handlers,
+    actions: Mapping[type, Action],
+) -> Endpoint:
 
     async def endpoint(request: Request) -> Response:
         structlog.contextvars.bind_contextvars(type=method.name, version=str(version))
@@ -130,6 +144,7 @@ def _method(version: Version, method: Method, limits: Limits, entrance: Entrance
                 token_authorizes=authorizes(caller.facts, version),
                 extension=caller.selection.extension,
             )
+            _check_offered(method, caller)
             call = method.read(read_body(await request.body()), found)
             check_scope(caller.facts, call, version)
             if isinstance(call, SignHash) and call.sad is not None:
@@ -145,9 +160,17 @@ def _method(version: Version, method: Method, limits: Limits, entrance: Entrance
             return _refused(request, refusal)
         if answer is None:
             return _answered(request, HTTPStatus.NO_CONTENT, b"")
+        if isinstance(answer, Told):
+            return _answered(request, answer.status, json.dumps(answer.members).encode())
         return _answered(request, HTTPStatus.OK, json.dumps(answer).encode())
 
     return endpoint
+
+
+def _check_offered(method: Method, caller: Caller) -> None:
+    """Raise where the operator keeps our extension off: then its methods are not there at all."""
+    if method.extension and not caller.selection.extension:
+        raise CSCError(UNKNOWN_METHOD)
 
 
 async def _with_subject(refusal: Refusal, handlers: Handlers, caller: Caller, call: Any) -> Refusal:

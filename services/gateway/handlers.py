@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -68,33 +68,40 @@ class Handlers:
 
     async def list_credentials(self, caller: Caller, call: model.ListCredentials) -> CredentialPage:
         """One page, or page after page where the version knows none."""
+        authorities = _seen(call.authorities, caller.selection.visible_authorities)
+        if authorities == ():
+            return CredentialPage(credentials=())
         found: list[CredentialFacts] = []
         page_token = call.page_token
         for _ in range(_PAGES_MAX if call.whole else 1):
             page = await self._bus.ask(
                 sam.ListCredentials(
-                    secrets=self._sealed(caller, sam.ListCredentials),
+                    secrets=self.sealed(caller, sam.ListCredentials),
                     user_id=call.user_id,
                     only_valid=call.only_valid,
                     results_max=call.results_max,
                     page_token=page_token,
-                    authorities=caller.selection.visible_authorities,
+                    authorities=authorities,
                 )
             )
-            found += page.credentials
+            found += [_current(facts, caller.selection) for facts in page.credentials]
             page_token = page.next_page_token
             if page_token is None:
                 break
         return CredentialPage(credentials=tuple(found), next_page_token=page_token)
 
     async def describe_credential(self, caller: Caller, call: model.DescribeCredential) -> CredentialDescribed:
-        return await self._describe(caller, call.credential_id)
+        authorities = _seen(call.authorities, caller.selection.visible_authorities)
+        if authorities == ():
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN, "of none of the CAs that were named")
+        facts = await self.describe(caller, call.credential_id, authorities=authorities)
+        return CredentialDescribed(credential=facts)
 
     async def authorize(self, caller: Caller, call: model.Authorize) -> SAD:
         """Hand the factors to the SAM, sealed, and the SAD it made to the client."""
         answer = await self._bus.ask(
             sam.Authorize(
-                secrets=self._sealed(caller, sam.Authorize, call.credential_id, pin=call.pin, otp=call.otp),
+                secrets=self.sealed(caller, sam.Authorize, call.credential_id, pin=call.pin, otp=call.otp),
                 credential_id=call.credential_id,
                 authorities=caller.selection.visible_authorities,
                 signatures=call.signatures,
@@ -108,7 +115,7 @@ class Handlers:
     async def extend(self, caller: Caller, call: model.Extend) -> SAD:
         answer = await self._bus.ask(
             sam.ExtendAuthorization(
-                secrets=self._sealed(caller, sam.ExtendAuthorization, call.credential_id, sad=call.sad),
+                secrets=self.sealed(caller, sam.ExtendAuthorization, call.credential_id, sad=call.sad),
                 credential_id=call.credential_id,
                 authorities=caller.selection.visible_authorities,
                 digests=call.digests,
@@ -121,7 +128,7 @@ class Handlers:
         """Nothing is sent: the signer's app makes the password. The SAM says whether it would be taken now."""
         await self._bus.ask(
             sam.CheckFactor(
-                secrets=self._sealed(caller, sam.CheckFactor, call.credential_id),
+                secrets=self.sealed(caller, sam.CheckFactor, call.credential_id),
                 credential_id=call.credential_id,
                 authorities=caller.selection.visible_authorities,
                 factor=call.factor,
@@ -132,7 +139,7 @@ class Handlers:
         """Have the SAM spend the authorization, and let no value out that does not verify."""
         signed = await self._bus.ask(
             sam.SignHash(
-                secrets=self._sealed(caller, sam.SignHash, call.credential_id, sad=call.sad),
+                secrets=self.sealed(caller, sam.SignHash, call.credential_id, sad=call.sad),
                 credential_id=call.credential_id,
                 authorities=caller.selection.visible_authorities,
                 digests=call.digests,
@@ -187,20 +194,24 @@ class Handlers:
 
     async def subject_of(self, caller: Caller, credential_id: str) -> str:
         """Whom the credential's certificate names: v1 says so when it has expired (CSC 1.0.4.0 11.9)."""
-        described = await self._describe(caller, credential_id)
-        certificates = described.credential.certificates
+        described = await self.describe(caller, credential_id, authorities=caller.selection.visible_authorities)
+        certificates = described.certificates
         return read_certificate(certificates[0]).subject if certificates else ""
 
-    async def _describe(self, caller: Caller, credential_id: str) -> CredentialDescribed:
-        return await self._bus.ask(
+    async def describe(
+        self, caller: Caller, credential_id: str, *, authorities: tuple[str, ...] | None = None
+    ) -> CredentialFacts:
+        """What the SAM knows of it, with the status of its certificate only while that is of now."""
+        answer = await self._bus.ask(
             sam.DescribeCredential(
-                secrets=self._sealed(caller, sam.DescribeCredential, credential_id),
+                secrets=self.sealed(caller, sam.DescribeCredential, credential_id),
                 credential_id=credential_id,
-                authorities=caller.selection.visible_authorities,
+                authorities=authorities,
             )
         )
+        return _current(answer.credential, caller.selection)
 
-    def _sealed(self, caller: Caller, message: type[Message], subject: str = "", **secrets: str | None) -> bytes:
+    def sealed(self, caller: Caller, message: type[Message], subject: str = "", **secrets: str | None) -> bytes:
         """The token and what else is secret, readable to the SAM alone and for this message alone."""
         return seal(
             Secrets.of(access_token=caller.token, **secrets),
@@ -213,7 +224,24 @@ class Handlers:
         secrets = unseal(answer.sad, key=self._sealing_key, message=message.TYPE, subject=subject)
         if secrets.sad is None:
             raise RakkanError(Code.INTERNAL, f"the answer to {message.TYPE} holds no SAD")
-        return SAD(secrets.sad.get_secret_value(), answer.expires_in_s)
+        return SAD(secrets.sad.get_secret_value(), answer.expires_in_s, subject)
+
+
+def _seen(wanted: tuple[str, ...] | None, visible: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Of which CAs credentials are seen: those that the request names, of those that the service shows."""
+    if wanted is None:
+        return visible
+    return tuple(name for name in dict.fromkeys(wanted) if visible is None or name in visible)
+
+
+def _current(facts: CredentialFacts, selection: Selection) -> CredentialFacts:
+    """`valid` is said only while the CA said so lately enough (CSC 11.5); bad news stays news."""
+    ca = selection.registry.certification_authorities.get(facts.authority)
+    if ca is None or facts.status_checked_at is None or facts.certificate_status != "valid":
+        return facts
+    if datetime.now(UTC) - facts.status_checked_at <= timedelta(seconds=ca.revocation.max_age_s):
+        return facts
+    return facts.model_copy(update={"certificate_status": None})
 
 
 async def _check(signed: sam.Signed, algorithm: SignatureAlgorithm, digests: tuple[bytes, ...]) -> None:

@@ -49,10 +49,14 @@ def info_document(facade: Facade, settings: Settings, selection: Selection, *, t
         "description": (service.description if service is not None else "") or settings.description,
         "authType": ["oauth2code", "oauth2client"],
         "oauth2": settings.authentication_url,
-        "methods": ["info", *(method.name for method in facade.methods), *OAUTH_METHODS[facade.version]],
+        "methods": ["info", *_offered(facade, selection), *OAUTH_METHODS[facade.version]],
     }
     document |= _members_of_v2() if facade.version is Version.V2 else {}
     return document | extensions(selection, today=today)
+
+
+def _offered(facade: Facade, selection: Selection) -> list[str]:
+    return [method.name for method in facade.methods if selection.extension or not method.extension]
 
 
 def _members_of_v2() -> dict[str, Any]:

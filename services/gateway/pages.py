@@ -37,12 +37,19 @@ _ERROR_SCHEMA: dict[str, Any] = {
     "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
     "required": ["error"],
 }
+_OK = 200
 _TYPES: dict[type, str] = {bool: "boolean", int: "integer", str: "string"}
 
 
 def described(method: Method, version: Version) -> dict[str, Any]:
     """What FastAPI wants to know of a method for the OpenAPI document."""
-    return _described(method.name, method.summary, example=method.example, answer=method.answer, version=version)
+    words = _described(method.name, method.summary, example=method.example, answer=method.answer, version=version)
+    responses = words["openapi_extra"]["responses"]
+    if method.answer is not None and method.good != (_OK,):
+        good = responses.pop(str(_OK))
+        responses |= {str(int(status)): good for status in method.good}
+        words["status_code"] = int(method.good[0])
+    return words
 
 
 def described_info(facade: Facade, settings: Settings) -> dict[str, Any]:

@@ -159,7 +159,19 @@ REFUSALS: Mapping[Code, Row] = {
 }
 """What each code becomes. Exhaustive; a test holds it so."""
 
+_NOT_ISSUED = _invalid("The certification authority did not issue the certificate")
+_UNUSABLE = _invalid("The signer has nothing to authorize this credential with")
+
 METHOD_REFUSALS: Mapping[tuple[str, Code], Row] = {
+    ("credentials/create", Code.CERTIFICATE_REFUSED): _NOT_ISSUED,
+    ("credentials/createCheck", Code.CERTIFICATE_REFUSED): _NOT_ISSUED,
+    ("credentials/authorize", Code.CERTIFICATE_REFUSED): _NOT_ISSUED,
+    ("credentials/create", Code.FACTOR_UNKNOWN): _UNUSABLE,
+    ("credentials/authorize", Code.FACTOR_UNKNOWN): _UNUSABLE,
+    ("credentials/create", Code.SIGN_ALGORITHM_REFUSED): _invalid("Invalid parameter certificateProfile"),
+    ("credentials/createCheck", Code.CREDENTIAL_UNKNOWN): _invalid("Invalid parameter handle"),
+    # What an external CA issued and the checks refused: the client can mend it, or have it mended.
+    ("credentials/certificate", Code.CERTIFICATE_REFUSED): _invalid("Invalid parameter certificates"),
     # A factor checked late, at signing, keeps its name in v2 too (CSC 2.0 11.11).
     ("signatures/signHash", Code.OTP_INVALID): _same(_bad_request("invalid_otp", "The OTP is invalid")),
     # sendOTP is v1's and says what v1 says, also where v2 keeps it as an alias.

@@ -27,6 +27,8 @@ class Limits(Section):
     """Per address at `/s/<service>/tsa` (RFC 3161), over time; `timestamps_burst` at once."""
     timestamps_burst: int = Field(default=50, ge=1)
     timestamp_query_bytes_max: int = Field(default=16_384, ge=256)
+    issuance_wait_s: float = Field(default=15.0, gt=0, le=20)
+    """How long `credentials/create` is held for a CA, before 503. Who asks by operationMode "A" is not."""
     callers_max: int = Field(default=10_000, ge=1)
     """How many clients and addresses are remembered at once."""
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.sam.rows import Credential, Signer
+from shared.contracts.issuance import CREATION, DELETION
 from shared.errors import Code, RakkanError
 from shared.sealing import Secrets, unseal
 from shared.tokens import AccessToken, TokenReader
@@ -148,14 +149,21 @@ class Access:
         return secrets, token
 
 
+def created_by(token: AccessToken) -> str:
+    """The one credential that a signer's token of scope CREATION can make, however often it is shown."""
+    return f"c{hashlib.sha256(f'creation|{token.token_id}'.encode()).hexdigest()[:31]}"
+
+
 def _reached(credential: Credential | None, token: AccessToken, authorities: Sequence[str] | None) -> Credential:
     """The credential, when it is of the token's tenant and the one that a token of scope `credential` names."""
     if credential is None or credential.tenant_id != token.tenant_id:
         raise RakkanError(Code.CREDENTIAL_UNKNOWN)
     if authorities is not None and credential.authority not in authorities:
         raise RakkanError(Code.CREDENTIAL_UNKNOWN, "of a CA that this service does not show")
-    if token.scope == _CREDENTIAL and token.credential_id != credential.credential_id:
+    if token.scope in (_CREDENTIAL, DELETION) and token.credential_id != credential.credential_id:
         raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+    if token.scope == CREATION and created_by(token) != credential.credential_id:
+        raise RakkanError(Code.CREDENTIAL_UNKNOWN, "not the one that this token made")
     return credential
 
 

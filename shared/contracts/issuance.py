@@ -7,9 +7,9 @@ from pydantic import Field
 from shared.contracts.base import Done, Identifier, Reply, Request, Sealed
 from shared.contracts.sam import Visible
 
-CREATION = "credential-creation"
+CREATION: Literal["credential-creation"] = "credential-creation"
 """Scope of a token that a signer granted for one credential, of the CA and the profile that it names."""
-DELETION = "credential-deletion"
+DELETION: Literal["credential-deletion"] = "credential-deletion"
 """Scope of a token that a signer granted for the end of one credential."""
 
 

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from services.gateway.app import make_app
 from services.gateway.settings import Door, Limits, Settings
 from shared.algorithms import KeyAlgorithm, sign_algorithm_oids
-from shared.contracts import authentication, sam, tsa_connector
+from shared.contracts import authentication, issuance, sam, tsa_connector
 from shared.contracts.base import Done, Message
 from shared.errors import Code, RakkanError
 from shared.registry import Registry
@@ -134,6 +134,12 @@ class FakeRooms:
     authorizations: set[str] = field(default_factory=lambda: {"a-1"})
     lie: bool = False
     page: int = 100
+    looks: int = 0
+    """How often one must look until what was ordered is there; below zero: it never is."""
+    refused: str | None = None
+    """Why the CA does not issue."""
+    ordered: dict[str, issuance.CreateCredential] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
 
     async def ask(self, request: Any) -> Any:
         self.asked.append(request)
@@ -167,11 +173,21 @@ class FakeRooms:
     def _of_sam(self, request: Any, secrets: Secrets) -> Any:
         if isinstance(request, sam.ListCredentials):
             return self._list(request, secrets)
+        if isinstance(request, issuance.CreateCredential | issuance.CheckIssuance):
+            return self._issue(request)
+        if isinstance(request, issuance.RemoveCredential) and request.credential_id in self.ordered:
+            self.removed.append(request.credential_id)
+            return Done()
         facts = self.credentials.get(request.credential_id)
         if facts is None:
             raise RakkanError(Code.CREDENTIAL_UNKNOWN)
         if isinstance(request, sam.DescribeCredential):
             return sam.CredentialDescribed(credential=facts)
+        if type(request).__module__ == issuance.__name__:
+            return _changed(request)
+        return self._use(request, secrets, facts)
+
+    def _use(self, request: Any, secrets: Secrets, facts: sam.CredentialFacts) -> Any:
         if isinstance(request, sam.CheckFactor):
             if request.factor not in ("PIN", "OTP"):
                 raise RakkanError(Code.FACTOR_UNKNOWN)
@@ -184,6 +200,28 @@ class FakeRooms:
             return self._authorized(request)
         self._check_sad(secrets)
         return self._authorized(request) if isinstance(request, sam.ExtendAuthorization) else self._sign(request, facts)
+
+    def _issue(self, request: issuance.CreateCredential | issuance.CheckIssuance) -> issuance.IssuanceChecked:
+        if isinstance(request, issuance.CreateCredential):
+            name = f"c{len(self.ordered)}"
+            self.ordered[name] = request
+            return issuance.IssuanceChecked(credential_id=name, state="pending")
+        return self._look(request.credential_id)
+
+    def _look(self, name: str) -> issuance.IssuanceChecked:
+        if name not in self.ordered:
+            raise RakkanError(Code.CREDENTIAL_UNKNOWN)
+        self.looks -= 1
+        if self.looks != -1:
+            return issuance.IssuanceChecked(credential_id=name, state="pending")
+        self.looks = 0
+        if self.refused is not None:
+            return issuance.IssuanceChecked(credential_id=name, state="refused", reason=self.refused)
+        ordered = self.ordered[name]
+        self.credentials[name] = credential(
+            name, authority=ordered.authority, certificate_profile=ordered.profile, description="Signing (Red CA)"
+        )
+        return issuance.IssuanceChecked(credential_id=name, state="active")
 
     def _token(self, text: SecretStr) -> AccessToken | None:
         try:
@@ -233,6 +271,14 @@ class FakeRooms:
             values=tuple(_value(key, request, digest) for digest in request.digests),
             certificate=certificate_of(facts.key_algorithm),
         )
+
+
+def _changed(request: Any) -> Any:
+    if isinstance(request, issuance.RenewCredential):
+        return issuance.IssuanceChecked(credential_id=request.credential_id, state="pending")
+    if isinstance(request, issuance.ReadRequest):
+        return issuance.RequestRead(csr=b"request", origin=b"statement")
+    return Done()
 
 
 def _value(key: PrivateKey, request: sam.SignHash, digest: bytes) -> bytes:

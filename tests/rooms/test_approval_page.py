@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.authentication import approving
 from shared.algorithms import Hash
 from shared.contracts.approval import ApproveContext, Document, RefuseContext
 from shared.errors import Code, RakkanError
@@ -74,6 +75,68 @@ async def test_a_reload_shows_the_same_code(alice: Person) -> None:
     again = await alice.open()
     assert options_of(page) == options_of(again)
     assert len(alice.front.sam.contexts) == 1
+
+
+async def test_consent_to_a_new_credential_shows_whose_certificate_it_will_be(alice: Person) -> None:
+    wanted = {"authority": "blue", "certificate_profile": "signing", "labels": ("Blue <CA>", "Contracts")}
+    page = await ready(alice, scope="credential-creation", credential_id=None, documents=(), hash=None, **wanted)
+    for seen in ("Blue &lt;CA&gt;", "blue", "Contracts", "Documenso", "app.example"):
+        assert seen in page.text, seen
+    assert not alice.front.sam.contexts
+    answer = await alice.browser.post("/approve/req-1", data=form_of(page, "/approve/req-1"))
+    assert answer.status_code == 303
+    outcome = alice.front.requests.outcomes["req-1"]
+    assert (outcome["outcome"], outcome["authorization_id"], outcome["credential_id"]) == ("granted", None, None)
+
+
+async def test_consent_to_the_end_of_a_credential_names_it(alice: Person) -> None:
+    page = await ready(alice, scope="credential-deletion", documents=(), hash=None)
+    assert "cred-alice" in page.text
+    assert (await alice.browser.post("/approve/req-1", data=form_of(page, "/approve/req-1"))).status_code == 303
+    outcome = alice.front.requests.outcomes["req-1"]
+    assert (outcome["outcome"], outcome["authorization_id"], outcome["credential_id"]) == (
+        "granted",
+        None,
+        "cred-alice",
+    )
+
+
+@pytest.mark.parametrize("scope", ["credential-creation", "credential-deletion"])
+async def test_no_is_taken_to_both(alice: Person, scope: str) -> None:
+    page = await ready(alice, scope=scope, documents=(), hash=None, authority="blue")
+    await alice.browser.post("/approve/req-1/refuse", data=form_of(page, "/approve/req-1/refuse"))
+    assert alice.front.requests.outcomes["req-1"]["outcome"] == "denied"
+
+
+ONCE: dict[str, Any] = {"credential_id": None, "authority": "red", "certificate_profile": "once"}
+
+
+async def test_a_credential_made_for_one_approval_is_waited_for_and_then_shown(alice: Person) -> None:
+    alice.front.sam.made = ["pending", "pending", "active"]
+    page = await ready(alice, **ONCE)
+    assert page.status_code == 200
+    (context,) = alice.front.sam.contexts.values()
+    assert context.request.credential_id == "cred-once"
+    assert (await alice.approve(page)).status_code == 303
+    assert alice.front.requests.outcomes["req-1"]["credential_id"] == "cred-once"
+
+
+async def test_a_credential_that_is_late_can_be_waited_for_again(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approving, "_LOOK_AGAIN_S", 0)
+    alice.front.sam.made = ["pending"]
+    page = await ready(alice, **ONCE)
+    assert (page.status_code, "being made" in page.text) == (202, True)
+    alice.front.sam.made = ["active"]
+    assert (await alice.open()).status_code == 200
+
+
+async def test_a_credential_that_the_ca_refuses_lets_the_signer_go_back(alice: Person) -> None:
+    alice.front.sam.made = ["refused"]
+    page = await ready(alice, **ONCE)
+    assert page.status_code == 403
+    assert not alice.front.sam.contexts
 
 
 async def test_consent_to_scope_service_needs_no_passkey_and_names_no_authorization(alice: Person) -> None:

@@ -131,7 +131,7 @@ async def test_what_is_not_one_object_in_json_is_refused(partner: Partner, text:
         {"type": "Credential"},
         {"type": "https://cloudsignatureconsortium.org/2025/credential/"},
         {"type": "https://cloudsignatureconsortium.org/2025/credential-creation"},
-        {"type": "credential_deletion"},
+        {"type": "credential-deletion"},
         {"type": ["credential"]},
         {"credentialID": 7},
         {"credentialID": ["c-1"]},

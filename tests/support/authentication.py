@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.authentication.app import OAuth, make_app, make_oauth
+from services.authentication.choosing import Registries
 from services.authentication.clients import Assertion, Client
 from services.authentication.grants import Grant, RefreshToken
 from services.authentication.handlers import Handlers
@@ -91,6 +92,7 @@ class FakeGrants:
     async def add_grant(self, grant: Grant, *, code_hash: bytes) -> None:
         assert grant.code_expires_at - grant.granted_at <= timedelta(seconds=60)
         assert (grant.scope == "credential") == (grant.authorization_id is not None)
+        assert (grant.scope == "credential-creation") == (grant.authority is not None)
         assert grant.grant_id not in self.rows.grants
         assert code_hash not in self.rows.codes
         self.rows.grants[grant.grant_id] = grant
@@ -292,6 +294,8 @@ class World:
     signature_qualifiers: tuple[str, ...] = ()
     changed: dict[str, Any] = field(default_factory=dict)
     """Settings that are not the usual ones."""
+    registries: Registries | None = None
+    """The trust services that new credentials can come of."""
 
     @property
     def settings(self) -> Settings:
@@ -311,6 +315,7 @@ class World:
             self.trust,
             key or self.new_key,
             self.settings,
+            registries=self.registries,
             now=self.clock.now,
         )
         return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url=ISSUER)
@@ -324,6 +329,7 @@ class World:
             self.trust,
             self.new_key,
             self.settings,
+            registries=self.registries,
             now=self.clock.now,
         )
 

@@ -25,6 +25,7 @@ from shared.algorithms import Hash
 from shared.contracts import approval
 from shared.contracts.approval import Document, PasskeyAssertion, SignerFound
 from shared.contracts.base import Done, Request
+from shared.contracts.issuance import IssuanceChecked, PrepareOnce
 from shared.errors import Code, RakkanError
 from shared.http import Edge
 from shared.sealing import unseal
@@ -112,12 +113,20 @@ class FakeSAM:
         self.history: list[tuple[tuple[str, str], approval.HistoryRow]] = []
         self.down = False
         self.asked: list[Request[Any]] = []
+        self.made: list[str] = []
+        """States of the credential that is made for one approval, one for each look; the last one stays."""
 
     async def ask(self, request: Request[Any]) -> Any:
         if self.down:
             raise RakkanError(Code.UNAVAILABLE, "nobody answers")
         self.asked.append(request)
         return getattr(self, request.TYPE.split(".")[1])(request)
+
+    def prepare_once(self, request: PrepareOnce) -> IssuanceChecked:
+        state: Any = self.made.pop(0) if len(self.made) > 1 else self.made[0]
+        if state == "active":
+            self.credentials[request.tenant_id, request.user_id].append(credential("cred-once", "Made for once"))
+        return IssuanceChecked(credential_id="cred-once", state=state, reason="the CA said no")
 
     def enrol(self, signer: tuple[str, str], passkey: Passkey, label: str = "Phone") -> None:
         self.add(signer, passkey.credential_id, passkey, label, usable_from=self.clock.now())

@@ -68,6 +68,20 @@ SIGN_V2: dict[str, Any] = {
     "signAlgo": "1.2.840.10045.4.3.2",
 }
 SIGN_ANSWER: dict[str, Any] = {"signatures": ["MEUCIQ…"]}
+CREATE: dict[str, Any] = {
+    "credentialCreationRequest": {
+        "certificatePolicy": "2.999.3647.1",
+        "certificationAuthority": "local",
+        "certificateProfile": "signing",
+    },
+    "userID": "hanako",
+    "credentialInfo": False,
+}
+CREATE_ANSWER: dict[str, Any] = {"credentialID": "c0123456789abcdef01234567"}
+CREATE_CHECK: dict[str, Any] = {"handle": "c0123456789abcdef01234567"}
+DELETE: dict[str, Any] = {"credentialDeletionRequest": {"credentialID": "demo", "revoke": True, "revocationReason": 5}}
+CSR_ANSWER: dict[str, Any] = {"csr": "MIIB…", "keyOrigin": "M2Y0…"}
+CERTIFICATE: dict[str, Any] = {"credentialID": "demo", "certificates": ["MIIB"]}
 TIMESTAMP: dict[str, Any] = {
     "hash": _HASH,
     "hashAlgo": _SHA256_OID,

@@ -43,15 +43,27 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """An answer with another status than 200."""
+
+    status: int
+    members: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One method of the CSC in one version. `write` answering None means 204."""
 
     name: str
     summary: str
     read: Callable[[Parameters, Limits], Call]
-    write: Callable[[Any, Any, Limits], Mapping[str, Any] | None]
+    write: Callable[[Any, Any, Limits], Mapping[str, Any] | Told | None]
     example: Mapping[str, Any]
     answer: Mapping[str, Any] | None
+    extension: bool = False
+    """Ours, and not there where the operator keeps the extension off."""
+    good: tuple[int, ...] = (200,)
+    """What it answers with when all is well and there is something to say."""
 
 
 @dataclass(frozen=True, slots=True)

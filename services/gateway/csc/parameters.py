@@ -116,6 +116,27 @@ class Parameters:
             refuse(f"Too many hashes: at most {most} in one call")
         return tuple([_digest(text) for text in texts])
 
+    def nested(self, name: str) -> "Parameters | None":
+        """A JSON object that may be missing, as parameters of its own."""
+        members = self._members.get(name)
+        if members is None:
+            return None
+        if not isinstance(members, dict):
+            refuse(f"Invalid parameter {name}")
+        return Parameters(members)
+
+    def base64_array(self, name: str, *, most: int) -> tuple[bytes, ...]:
+        """An array of base64 texts that must be there."""
+        texts = self._members.get(name)
+        if not isinstance(texts, list):
+            refuse(f"Missing (or invalid type) array parameter {name}")
+        if not 1 <= len(texts) <= most or not all(isinstance(text, str) for text in texts):
+            refuse(f"Invalid parameter {name}")
+        try:
+            return tuple(decode_base64(text) for text in texts)
+        except ValueError:
+            refuse(f"Invalid parameter {name}")
+
     def base64(self, name: str) -> bytes | None:
         """Base64 that may be missing."""
         text = self.typed_string(name, most=4096)

@@ -17,6 +17,8 @@ SAD_MAX = 4096
 """v1 clients hand in the access token of an authorization as their SAD."""
 CLIENT_DATA_MAX = 65_536
 NONCE_BYTES_MAX = 32
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What a CA or a TSA of the registry can be called."""
 _OID_MAX = 128
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 _AUTHORITY_MAX = 63
@@ -140,11 +142,16 @@ def timestamp(parameters: Parameters, *, extension: bool) -> Timestamp:
     assurance_class = parameters.optional_string("timeStampingClass", most=_AUTHORITY_MAX)
     if authority is not None and assurance_class is not None:
         refuse("Both timeStampingAuthority and timeStampingClass parameters passed")
-    policy = parameters.optional_string("reqPolicy", most=_OID_MAX)
-    if policy is not None and not _OID.fullmatch(policy):
-        refuse("Invalid parameter reqPolicy")
+    policy = object_identifier(parameters, "reqPolicy")
     certificate = not parameters.has("certReq") or parameters.boolean("certReq")
     return Timestamp(digest, hash_, nonce, authority, assurance_class, policy, certificate)
+
+
+def object_identifier(parameters: Parameters, name: str) -> str | None:
+    oid = parameters.typed_string(name, most=_OID_MAX)
+    if oid is not None and not _OID.fullmatch(oid):
+        refuse(f"Invalid parameter {name}")
+    return oid
 
 
 def _check_unextended(parameters: Parameters) -> None:

@@ -4,26 +4,29 @@ pyHanko and others turn to `/csc/v2` and keep v1's `hash`, `hashAlgo`, `PIN` and
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.gateway.csc import examples, reading, v1, writing
+from services.gateway.csc import describing, examples, issuing, reading, v1, writing
 from services.gateway.csc.facade import Facade, Limits, Method
 from services.gateway.csc.model import (
+    SAD,
     AskFactor,
     Authorize,
+    AuthorizeOnce,
     DescribeCredential,
     Extend,
     ListCredentials,
-    Shape,
     SignHash,
     Version,
 )
 from services.gateway.csc.parameters import Parameters, refuse
 from services.gateway.csc.reading import Hashes
-from shared.contracts.sam import CredentialDescribed, CredentialFacts, CredentialPage
+from shared.contracts.sam import CredentialDescribed, CredentialPage
 
 _URI_MAX = 2048
+_AUTHORITIES_MAX = 64
 _VALIDITY_PERIOD_MAX_MS = 7 * 24 * 3600 * 1000
 
 
@@ -36,7 +39,7 @@ def _either(parameters: Parameters, name: str, alias: str) -> str:
     return alias
 
 
-def read_list(parameters: Parameters, _limits: Limits) -> ListCredentials:
+def read_list(parameters: Parameters, limits: Limits) -> ListCredentials:
     user_id = parameters.optional_string("userID", most=255)
     shape = reading.shape(parameters)
     results_max = parameters.optional_integer("maxResults")
@@ -49,10 +52,24 @@ def read_list(parameters: Parameters, _limits: Limits) -> ListCredentials:
         # v2 dropped paging; who still pages is given pages.
         whole=results_max is None and page_token is None,
         shape=shape if parameters.boolean("credentialInfo") else None,
+        authorities=_authorities(parameters, limits),
     )
     parameters.optional_string("lang", most=64)
     reading.client_data(parameters)
     return call
+
+
+def _authorities(parameters: Parameters, limits: Limits) -> tuple[str, ...] | None:
+    """Of which CAs credentials are wanted, by the extension; without it the member is one of those nobody knows."""
+    names = parameters.raw("certificationAuthorities") if limits.extension else None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not names or len(names) > _AUTHORITIES_MAX:
+        refuse("Invalid parameter certificationAuthorities")
+    for name in names:
+        if not isinstance(name, str) or not reading.NAME.fullmatch(name):
+            refuse("Invalid parameter certificationAuthorities")
+    return tuple(names)
 
 
 def write_list(call: ListCredentials, answer: CredentialPage, limits: Limits) -> Mapping[str, Any]:
@@ -60,7 +77,8 @@ def write_list(call: ListCredentials, answer: CredentialPage, limits: Limits) ->
     if call.shape is not None:
         shape = call.shape
         shown["credentialInfos"] = [
-            {"credentialID": facts.credential_id, **_credential(facts, shape, limits)} for facts in answer.credentials
+            {"credentialID": facts.credential_id, **describing.credential(facts, shape, limits)}
+            for facts in answer.credentials
         ]
     if call.only_valid:
         shown["onlyValid"] = True
@@ -69,53 +87,12 @@ def write_list(call: ListCredentials, answer: CredentialPage, limits: Limits) ->
     return shown
 
 
-def read_info(parameters: Parameters, _limits: Limits) -> DescribeCredential:
-    return reading.describe(parameters)
+def read_info(parameters: Parameters, limits: Limits) -> DescribeCredential:
+    return replace(reading.describe(parameters), authorities=_authorities(parameters, limits))
 
 
 def write_info(call: DescribeCredential, answer: CredentialDescribed, limits: Limits) -> Mapping[str, Any]:
-    return _credential(answer.credential, call.shape, limits)
-
-
-def _credential(facts: CredentialFacts, shape: Shape, limits: Limits) -> dict[str, Any]:
-    shown = writing.credential(facts, shape, hashes_max=limits.hashes_max)
-    if writing.is_approved_by_oauth(facts):
-        # Strict clients want the member `objects` wherever authInfo was asked for, if only as null.
-        shown["auth"] = {"mode": "oauth2code"} | ({"objects": None} if shape.authorization_info else {})
-        return shown
-    shown["auth"] = {"mode": "explicit"}
-    if shape.authorization_info:
-        objects = _objects(facts)
-        if objects:
-            shown["auth"]["expression"] = " AND ".join(found["id"] for found in objects)
-        shown["auth"]["objects"] = objects
-    return shown
-
-
-def _objects(facts: CredentialFacts) -> list[dict[str, str]]:
-    objects = []
-    if facts.pin_required:
-        objects.append(
-            {
-                "type": "Password",
-                "id": writing.PIN_ID,
-                "format": "A",
-                "label": writing.PIN_LABEL,
-                "description": writing.PIN_DESCRIPTION,
-            }
-        )
-    if facts.otp_required:
-        objects.append(
-            {
-                "type": "Password",
-                "id": writing.OTP_ID,
-                "format": "N",
-                "generator": "totp",
-                "label": writing.OTP_LABEL,
-                "description": writing.OTP_DESCRIPTION,
-            }
-        )
-    return objects
+    return describing.credential(answer.credential, call.shape, limits)
 
 
 def _optional_hashes(parameters: Parameters, limits: Limits) -> Hashes:
@@ -131,12 +108,14 @@ def _optional_hashes(parameters: Parameters, limits: Limits) -> Hashes:
     return Hashes(digests, oid)
 
 
-def read_authorize(parameters: Parameters, limits: Limits) -> Authorize:
-    credential = reading.credential_id(parameters)
+def read_authorize(parameters: Parameters, limits: Limits) -> Authorize | AuthorizeOnce:
+    """With a signatureQualifier in the place of the credentialID: by a key that is made for this (our extension)."""
+    for_once = limits.extension and not parameters.has("credentialID") and parameters.has("signatureQualifier")
+    credential = "" if for_once else reading.credential_id(parameters)
     signatures = parameters.number_of_signatures()
     hashes = _optional_hashes(parameters, limits)
     factors = _factors(parameters)
-    return reading.authorize(
+    call = reading.authorize(
         parameters,
         credential=credential,
         signatures=signatures,
@@ -144,6 +123,17 @@ def read_authorize(parameters: Parameters, limits: Limits) -> Authorize:
         pin=factors.get(writing.PIN_ID),
         otp=factors.get(writing.OTP_ID),
     )
+    if not for_once:
+        return call
+    qualifier = parameters.string("signatureQualifier", most=255)
+    return AuthorizeOnce(qualifier, parameters.optional_string("userID", most=255), call)
+
+
+def write_authorize(call: Authorize | AuthorizeOnce, answer: SAD, _limits: Limits) -> Mapping[str, Any]:
+    if isinstance(call, AuthorizeOnce):
+        # The client cannot know it otherwise, and needs it to sign.
+        return {**writing.sad(answer), "credentialID": answer.credential_id}
+    return writing.sad(answer)
 
 
 def _factors(parameters: Parameters) -> dict[str, str]:
@@ -244,7 +234,7 @@ FACADE = Facade(
             "credentials/authorize",
             "Authorize signatures with the factors in authData; answers a SAD",
             read_authorize,
-            lambda _call, answer, _limits: writing.sad(answer),
+            write_authorize,
             examples.AUTHORIZE_V2,
             examples.SAD_ANSWER,
         ),
@@ -274,5 +264,6 @@ FACADE = Facade(
             examples.SIGN_ANSWER,
         ),
         v1.TIMESTAMP,
+        *issuing.METHODS,
     ),
 )

@@ -69,8 +69,6 @@ class ChangingHandlers:
         token, found = await self._reached(
             request.secrets, request.TYPE, request.credential_id, request.authorities, scopes=frozenset({DELETION})
         )
-        if token.scope == DELETION and token.credential_id != found.credential_id:
-            raise RakkanError(Code.CREDENTIAL_UNKNOWN, "not the credential of the token")
         async with self.store.transaction() as connection:
             credential = await self.store.locked_credential(connection, found.credential_id)
             if credential.state in OVER:

@@ -9,6 +9,7 @@ from services.sam.access import Access
 from services.sam.authorizations import check_usable
 from services.sam.rows import PASSKEY, Credential, Signer, State
 from shared.algorithms import sign_algorithm_oids
+from shared.contracts.issuance import CREATION
 from shared.contracts.sam import (
     CredentialDescribed,
     CredentialFacts,
@@ -74,7 +75,12 @@ class ReadingHandlers:
     async def describe_credential(self, request: DescribeCredential) -> CredentialDescribed:
         now = self.now()
         _, token = await self.access.caller(
-            request.secrets, message=request.TYPE, subject=request.credential_id, now=now, of_one_credential=True
+            request.secrets,
+            message=request.TYPE,
+            subject=request.credential_id,
+            now=now,
+            of_one_credential=True,
+            scopes=frozenset({CREATION}),
         )
         credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         if not _is_shown(credential):
