@@ -32,7 +32,8 @@ from shared.settings import SettingsError
 
 PROTOCOL = "cmp"
 _MEDIA_TYPE = "application/pkixcmp"
-_ANSWER_BYTES_MAX = 262_144
+_ANSWER_BYTES_MAX = 65_536
+"""Of types that are read element by element, before anything is verified: what is larger would hold up the room."""
 _NONCE_BYTES = 16
 _TAGS = {"ir": cmp.IR, "cr": cmp.CR, "p10cr": cmp.P10CR, "kur": cmp.KUR}
 _REPLIES = {"ir": "ip", "cr": "cp", "p10cr": "cp", "kur": "kup"}
