@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from services.gateway import pages, settings, stamping
+from services.gateway.bases import Bases
 from services.gateway.csc import v1, v2
 from services.gateway.csc.facade import Facade, Limits, Method, Told
 from services.gateway.csc.model import SignHash, Version
@@ -44,8 +45,6 @@ from shared.trust import Trust
 log = structlog.get_logger(__name__)
 
 FACADES = (v1.FACADE, v2.FACADE)
-SERVICE = "/s/{service}"
-"""What stands before `/csc` at a virtual service: the same methods, with other trust services behind them."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -66,6 +65,7 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json",
+        root_path_in_servers=False,  # the path of a virtual service is the caller's word
         exception_handlers={HTTPException: _not_routed},
     )
     for facade in FACADES:
@@ -73,7 +73,7 @@ def make_app(
     timestamps = stamping.endpoint_of(stamping.Stamping(handlers, registries, settings.limits), _refused_error)
     app.add_api_route(stamping.PATH, timestamps, methods=["POST"], **pages.described_timestamps())
     pages.add_pages(app, FACADES, settings)
-    return Edge(app, door=settings.http, room="gateway")
+    return Edge(Bases(app), door=settings.http, room="gateway")
 
 
 class _Paths(FastAPI):
@@ -95,20 +95,15 @@ def _add_methods(
     tag = f"CSC {facade.specs}"
     limits = Limits(hashes_max=settings.limits.hashes_per_call_max)
     info = _info(facade, settings, entrance)
-    words = {"info": pages.described_info(facade, settings)}
-    endpoints = {"info": info}
+    words = pages.described_info(facade, settings)
+    app.add_api_route(f"{base}/info", info, methods=["POST"], tags=[tag], **words)
+    app.add_api_route(f"{base}/info", info, methods=["GET"], include_in_schema=False)
     for method in facade.methods:
-        endpoints[method.name] = _method(facade.version, method, limits, entrance, handlers, actions)
-        words[method.name] = pages.described(method, facade.version)
-    for name, endpoint in endpoints.items():
-        app.add_api_route(f"{base}/{name}", endpoint, methods=["POST"], tags=[tag], **words[name])
-        # Described once: the document names both bases as its servers.
-        app.add_api_route(f"{SERVICE}{base}/{name}", endpoint, methods=["POST"], include_in_schema=False)
-    for prefix in ("", SERVICE):
-        app.add_api_route(f"{prefix}{base}/info", info, methods=["GET"], include_in_schema=False)
-        for name in facade.missing:
-            path = f"{prefix}{base}/{name}"
-            app.add_api_route(path, _not_implemented, methods=["GET", "POST"], include_in_schema=False)
+        endpoint = _method(facade.version, method, limits, entrance, handlers, actions)
+        words = pages.described(method, facade.version)
+        app.add_api_route(f"{base}/{method.name}", endpoint, methods=["POST"], tags=[tag], **words)
+    for name in facade.missing:
+        app.add_api_route(f"{base}/{name}", _not_implemented, methods=["GET", "POST"], include_in_schema=False)
 
 
 def _info(facade: Facade, settings: settings.Settings, entrance: Entrance) -> Endpoint:

@@ -11,6 +11,7 @@ import structlog
 from starlette.requests import Request
 
 from services.gateway import settings
+from services.gateway.bases import service_of
 from services.gateway.csc.model import Version
 from services.gateway.handlers import Caller
 from services.gateway.limits import Buckets
@@ -62,7 +63,7 @@ class Entrance:
     def client(self, request: Request, version: Version) -> Caller:
         """The client of a good token, within its rate."""
         now = datetime.now(UTC)
-        registry, service_name = self._registries.current, _service_of(request)
+        registry, service_name = self._registries.current, service_of(request)
         try:
             check_service(registry, service_name)
             presented = _presented(request, version)
@@ -91,7 +92,7 @@ class Entrance:
                     raise
         else:
             self.stranger(request)
-        return select_for_anybody(self._registries.current, service_name=_service_of(request))
+        return select_for_anybody(self._registries.current, service_name=service_of(request))
 
     def stranger(self, request: Request) -> None:
         """Anybody, within the rate of an address."""
@@ -146,12 +147,6 @@ def challenge(request: Request, status: int, error: str) -> dict[str, str]:
     bearer = 'Bearer realm="rakkan"' + ("" if tried_proof else wrong)
     dpop = f'DPoP realm="rakkan", algs="{" ".join(ALGORITHMS)}"' + (wrong if tried_proof else "")
     return {"WWW-Authenticate": f"{bearer}, {dpop}"}
-
-
-def _service_of(request: Request) -> str | None:
-    """The virtual service that the base URL names."""
-    name: str | None = request.path_params.get("service")
-    return name
 
 
 def _presented(request: Request, version: Version) -> _Presented:

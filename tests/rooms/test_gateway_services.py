@@ -58,6 +58,25 @@ async def test_an_unknown_service_is_not_found_whatever_the_token(world: World, 
         assert answer.json() == {"error": "invalid_request", "error_description": "There is no such service"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/s/shop/csc/v2/other",
+        "/s/shop/csc/v3/info",
+        "/s/shop/openapi.json",
+        "/s/shop/s/both/csc/v2/info",
+        "/s//csc/v2/info",
+        "/s/shop%2Fcsc/v2/info/",
+        "/s/shop",
+        "/s/shop/csc/",
+        "/shop/csc/v2/info",
+    ],
+)
+async def test_nothing_else_is_at_a_service(world: World, path: str) -> None:
+    answer = await world.client.post(path, json={})
+    assert (answer.status_code, answer.json()["error"]) == (404, "invalid_request")
+
+
 @pytest.mark.parametrize("path", ["info", "credentials/list", "signatures/timestamp"])
 async def test_another_tenants_service_is_refused(world: World, path: str) -> None:
     answer = await world.call(f"v1/{path}", STAMP, service="private")

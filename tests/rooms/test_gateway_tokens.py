@@ -255,6 +255,16 @@ async def test_a_proof_that_does_not_do_is_refused(world: World) -> None:
     assert not world.rooms.asked
 
 
+async def test_at_a_virtual_service_a_proof_names_the_url_that_is_really_called(world: World) -> None:
+    holder = Holder()
+    token = world.credential_token(key_thumbprint=holder.thumbprint)
+    called = URL.replace("/csc/", "/s/classy/csc/")
+    for named, status in ((URL, 401), (called.replace("classy", "both"), 401), (called, 200)):
+        headers = [("Authorization", f"DPoP {token}"), ("DPoP", holder.proof(token, htu=named))]
+        answer = await world.client.post(called.removeprefix("https://sign.example"), json=SIGN_V2, headers=headers)
+        assert answer.status_code == status
+
+
 async def test_a_proof_is_good_once(world: World) -> None:
     holder = Holder()
     token = world.credential_token(key_thumbprint=holder.thumbprint)
