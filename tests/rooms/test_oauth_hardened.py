@@ -1,4 +1,4 @@
-"""FAPI 2.0 for hardened clients. A test that stands for a module of the OpenID conformance suite carries its name."""
+"""FAPI 2.0 for hardened clients. A test that stands for a module of the OpenID conformance suite names it."""
 
 import hashlib
 import hmac
@@ -159,8 +159,9 @@ async def test_par_attempt_to_use_request_uri_for_different_client(bank: Partner
 
 
 async def test_par_pushed_authorization_url_as_audience(bank: Partner) -> None:
-    """fapi2-security-profile-final-par-endpoint-as-audience-fails, -par-endpoint-as-array-audience-fails
+    """fapi2-security-profile-final-par-test-par-endpoint-url-as-audience-fails
 
+    And -par-test-token-endpoint-url-as-audience-fails and -par-test-array-as-audience-fails.
     The audience is the issuer as one string, or an assertion made for another server could be played here.
     """
     for audience in (
@@ -182,13 +183,13 @@ async def test_par_pushed_authorization_url_as_audience(bank: Partner) -> None:
 
 
 async def test_par_without_client_assertion_fails(bank: Partner) -> None:
-    """fapi2-security-profile-final-par-test-missing-client-assertion"""
+    """No module of the suite: a pushed request without any proof of the client."""
     answer = await bank.http.post("/oauth2/pushed_authorize", data=BANK)
     assert error_of(answer) == (400, "invalid_request", "Client authorization required")
 
 
 async def test_par_ensure_request_uri_in_body_is_refused(bank: Partner) -> None:
-    """fapi2-security-profile-final-par-authorization-request-containing-request_uri"""
+    """fapi2-security-profile-final-par-authorization-request-containing-request_uri-form-param"""
     for uri in ("urn:ietf:params:oauth:request_uri:x", "https://evil.example/"):
         answer = await bank.push(**BANK, request_uri=uri)
         assert error_of(answer) == (400, "invalid_request", "Invalid parameter request_uri")
@@ -201,7 +202,10 @@ async def test_par_attempt_invalid_http_method(bank: Partner) -> None:
 
 
 async def test_ensure_pkce_required(bank: Partner) -> None:
-    """fapi2-security-profile-final-par-without-pkce-fails, -plain-pkce-rejected, -incorrect-pkce-verifier-rejected"""
+    """fapi2-security-profile-final-par-ensure-pkce-required, -par-plain-pkce-rejected
+
+    And -incorrect-pkce-code-verifier-rejected.
+    """
     for form in (
         {"code_challenge": None, "code_challenge_method": None},
         {"code_challenge_method": None},
@@ -221,7 +225,7 @@ async def test_ensure_redirect_uri_in_authorization_request(bank: Partner) -> No
 
 
 async def test_ensure_response_type_code(bank: Partner) -> None:
-    """fapi2-security-profile-final-ensure-response-type-code-idtoken-fails, -response-type-token-fails"""
+    """fapi2-security-profile-final-ensure-response-type-code-idtoken-fails, -ensure-response-type-token-fails"""
     for kind in ("code id_token", "token", "id_token", "none"):
         pushed = await bank.push(**authorization(client_id="bank", response_type=kind))
         assert error_of(pushed)[1] == "unsupported_response_type"
@@ -245,7 +249,7 @@ async def test_ensure_client_assertion_in_token_endpoint(bank: Partner) -> None:
 
 
 async def test_a_client_assertion_of_any_other_make_is_refused(bank: Partner) -> None:
-    """fapi2-security-profile-final-ensure-client-assertion-… with alg none, symmetric, expired, of others"""
+    """fapi2-security-profile-final-ensure-invalid-client-assertions-fail: alg none, symmetric, expired, of others"""
     at = int(bank.world.clock.now().timestamp())
     claims = {"iss": "bank", "sub": "bank", "aud": ISSUER, "exp": at + 60, "jti": new_id()}
     public = KEY.as_pem(private=False)
@@ -387,7 +391,7 @@ async def test_dpop_negative_tests(bank: Partner) -> None:
 
 
 async def test_dpop_proof_replay(bank: Partner) -> None:
-    """fapi2-security-profile-final-dpop-proof-replay: also between two processes, the memory is the database's."""
+    """Part of fapi2-security-profile-final-dpop-negative-tests; also between two processes."""
     proof = bank.proof("/oauth2/token")
     form = {"grant_type": "client_credentials"}
     other_process = bank.world.client()
@@ -418,7 +422,10 @@ async def test_ensure_holder_of_key_required(bank: Partner) -> None:
 
 
 async def test_dpop_jkt_binds_the_code(bank: Partner) -> None:
-    """fapi2-security-profile-final-ensure-mismatched-dpop-jkt-fails, -token-endpoint-fails-with-mismatched-dpop-jkt"""
+    """fapi2-security-profile-final-ensure-mismatched-dpop-jkt-fails
+
+    And -ensure-token-endpoint-fails-with-mismatched-dpop-jkt.
+    """
     jkt = bank.proof_key.thumbprint()
     other = ECKey.generate_key("P-256")
     code = await bank.code(**BANK, dpop_jkt=jkt)
@@ -470,6 +477,6 @@ async def test_ensure_authorization_code_is_bound_to_client(world: World, bank: 
 
 
 async def test_ensure_long_state(world: World, bank: Partner) -> None:
-    """fapi2-security-profile-final-state-only-… long state and nonce"""
+    """fapi2-security-profile-final-ensure-authorization-request-with-long-state; a long nonce too"""
     form = authorization(client_id="bank", state="s" * 2000, nonce="n" * 2000)
     assert answer_of(await grant(world, await bank.ask(**form)))["state"] == "s" * 2000
