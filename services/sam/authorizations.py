@@ -62,6 +62,17 @@ def check_wish(
             raise RakkanError(Code.DIGEST_LENGTH, f"{len(digest)} bytes for {hash_ or 'any hash'}")
 
 
+def request_id_of(credential: Credential, asked_by: str) -> str:
+    """What an authorization is unique by: its request, or the credential that was made for one and has only one."""
+    return f"once:{credential.credential_id}" if credential.one_time else asked_by
+
+
+def check_extendable(credential: Credential) -> None:
+    """SAD_INVALID for a credential that was made for one authorization: it has had it."""
+    if credential.one_time:
+        raise RakkanError(Code.SAD_INVALID, "of a credential that was made for one authorization")
+
+
 def listed(digests: tuple[bytes, ...], hash_: Hash | None) -> tuple[AuthorizedHash, ...]:
     """One occurrence for each, in their order."""
     return tuple(AuthorizedHash(index, digest, hash_, None) for index, digest in enumerate(digests))

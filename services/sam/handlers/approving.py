@@ -174,7 +174,7 @@ class ApprovingHandlers:
         if context.epoch != self.epoch or context.public_key_hash != _key_hash(credential):
             raise RakkanError(Code.CONTEXT_UNKNOWN, "from before a restore, or for another key")
         kept = await self._verify(connection, request, row, now=now)
-        bound = self._authorization(row, context, now=now)
+        bound = self._authorization(context, _request_id(row, credential), now=now)
         await self.store.decide_context(connection, row.context_id, "approved", at=now)
         await self.store.add_evidence(connection, kept)
         await self.store.add_authorization(connection, bound, waiting_max=self.limits.waiting_max_per_credential)
@@ -199,7 +199,8 @@ class ApprovingHandlers:
     ) -> ContextApproved:
         """A lost answer is asked for again with the very same evidence. All else would be a second use."""
         kept = await self.store.evidence(row.context_id, connection)
-        authorization = await self.store.authorization_of_request(connection, _request_id(row))
+        credential = await self._credential(row.credential_id, row.signer_id, connection)
+        authorization = await self.store.authorization_of_request(connection, _request_id(row, credential))
         if kept is None or authorization is None or not _is_same(kept, request):
             raise RakkanError(Code.CONTEXT_SPENT)
         if now >= authorization.expires_at:
@@ -258,13 +259,13 @@ class ApprovingHandlers:
         evidence.verify_device_signature(device.signature, public_key=authenticator.public_key, data=row.context)
         return evidence.kept(row, authenticator, signature=device.signature, now=now)
 
-    def _authorization(self, row: ContextRow, context: Context, *, now: datetime) -> Bound:
+    def _authorization(self, context: Context, request_id: str, *, now: datetime) -> Bound:
         digests = tuple(document.digest for document in context.documents)
         hashes = authorizations.listed(digests, context.hash)
         authorization = Authorization(
             authorization_id=random.token_hex(16),
             sad_hash=None,
-            request_id=_request_id(row),
+            request_id=request_id,
             credential_id=context.credential_id,
             tenant_id=context.tenant_id,
             client_id=context.client_id,
@@ -353,9 +354,9 @@ def _answer(authorization: Authorization, *, now: datetime) -> ContextApproved:
     )
 
 
-def _request_id(row: ContextRow) -> str:
+def _request_id(row: ContextRow, credential: Credential) -> str:
     """One context makes one authorization: the column is unique."""
-    return f"context:{row.context_id}"
+    return authorizations.request_id_of(credential, f"context:{row.context_id}")
 
 
 def _key_hash(credential: Credential) -> bytes:

@@ -122,6 +122,7 @@ class SigningHandlers:
         secrets, token = await self._caller(request, request.secrets, request.credential_id)
         credential = await self.access.credential(request.credential_id, token, authorities=request.authorities)
         authorizations.check_by_factors(credential)
+        authorizations.check_extendable(credential)
         authorizations.check_usable(credential, now=now)
         async with self.store.transaction() as connection:
             current = authorizations.check_sad(
@@ -257,7 +258,7 @@ class SigningHandlers:
         authorization = Authorization(
             authorization_id=random.token_hex(16),
             sad_hash=None,
-            request_id=operation.current().message_id or random.token_hex(16),
+            request_id=authorizations.request_id_of(credential, operation.current().message_id or random.token_hex(16)),
             credential_id=credential.credential_id,
             tenant_id=credential.tenant_id,
             client_id=token.client_id,
