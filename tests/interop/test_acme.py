@@ -28,7 +28,7 @@ from tests.support.ordering import (
     read_entry,
     settle,
 )
-from tests.support.peers import Missing
+from tests.support.peers import Missing, leave_out
 from tests.support.peers.acme2certifier import Acme2Certifier
 from tests.support.peers.pebble import Pebble
 from tests.support.peers.running import changed
@@ -42,7 +42,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     try:
         peer.start(tmp_path_factory.mktemp("pebble"))
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     yield peer
     peer.stop()
 
@@ -141,7 +141,7 @@ async def test_an_order_that_becomes_invalid_says_why(tmp_path_factory: pytest.T
         assert order.state is State.REJECTED
         assert "nowhere.example" in outcome.reason or "(dns)" in outcome.reason or "(connection)" in outcome.reason
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     finally:
         if hasattr(strict, "http"):
             strict.stop()
@@ -213,7 +213,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acme2Certifier]:
     try:
         other.start(tmp_path_factory.mktemp("acme2certifier"))
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     yield other
     other.stop()
 

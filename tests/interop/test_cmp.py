@@ -31,7 +31,7 @@ from tests.support.ordering import (
     same_subject,
     settle,
 )
-from tests.support.peers import Missing
+from tests.support.peers import Missing, leave_out
 from tests.support.peers.bouncy_castle import LIES, BouncyCastle
 from tests.support.peers.running import changed
 
@@ -42,7 +42,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BouncyCastle]:
     try:
         peer.start(tmp_path_factory.mktemp("bouncy-castle"))
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     yield peer
     peer.stop()
 

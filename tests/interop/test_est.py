@@ -18,7 +18,7 @@ from shared.errors import Code, RakkanError
 from shared.settings import SettingsError
 from tests.support.est_server import PASSWORD, USER
 from tests.support.ordering import after, check_issued, leaf, new_key, now, open_entry, order_for, read_entry, settle
-from tests.support.peers import Missing
+from tests.support.peers import Missing, leave_out
 from tests.support.peers.environments import program as path_of
 from tests.support.peers.est import EST
 from tests.support.peers.running import changed
@@ -60,7 +60,7 @@ def strongswan(tmp_path: Path, peer: EST) -> StrongSwan:
     try:
         path_of("pki", package="strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins")
     except Missing as missing:
-        pytest.skip(str(missing))
+        leave_out(missing)
     return StrongSwan(tmp_path, peer)
 
 
