@@ -57,13 +57,13 @@ def reply_json(status: int, document: Any, *lines: str) -> Raw:
 
 @asynccontextmanager
 async def serving(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """One request to a connection. To HEAD, which changes nothing anywhere, there is nothing to say."""
+    """One request to a connection. To HEAD, which changes nothing, it says a nonce (ACME)."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             asked = await _read(reader)
             server.asked.append(asked)
-            said = reply(204) if asked.method == "HEAD" else answer(asked)
+            said = reply(204, b"", "Replay-Nonce: n") if asked.method == "HEAD" else answer(asked)
             for part in said.parts:
                 writer.write(part)
                 await writer.drain()

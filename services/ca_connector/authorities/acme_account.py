@@ -143,10 +143,9 @@ class Account:
             )
             self._keep(answer)
             if answer.status < _FAULT:
+                _demand_nonce(answer)
                 return answer
-            if answer.status == _NOT_FOUND and answer.content_type != PROBLEM:
-                return Problem("", "HTTP status 404")
-            problem = Problem.of(read_json(answer))
+            problem = _problem(answer)
             if problem.kind != "badNonce":
                 return problem
         raise RakkanError(Code.AUTHORITY_UNAVAILABLE, f"no nonce of {_TRIES} was taken")
@@ -162,6 +161,24 @@ class Account:
         nonce = answer.headers.get("replay-nonce", "")
         if re.fullmatch(r"[A-Za-z0-9_-]{1,256}", nonce):
             self._nonces = [*self._nonces[-_NONCES_MAX + 1 :], nonce]
+
+
+def _demand_nonce(answer: Answer) -> None:
+    """Every success brings one (RFC 8555 6.5); some say nothing else, and a portal's page has a good status too."""
+    if "replay-nonce" not in answer.headers:
+        raise RakkanError(Code.AUTHORITY_UNTRUSTED, f"HTTP status {answer.status} without a nonce")
+
+
+def _problem(answer: Answer) -> Problem:
+    """What the CA says is wrong. A refusal that is none of ACME's may come from something in between."""
+    if answer.status == _NOT_FOUND and answer.content_type != PROBLEM:
+        return Problem("", "HTTP status 404")
+    refused = answer.status in _READ_TOO
+    document = {} if refused and answer.content_type not in {JSON, PROBLEM} else read_json(answer)
+    if not str(document.get("type", "")).startswith(_ERRORS):
+        code = Code.AUTHORITY_REFUSED if refused else Code.AUTHORITY_UNTRUSTED
+        raise RakkanError(code, f"HTTP status {answer.status} without an ACME error")
+    return Problem.of(document)
 
 
 def read_json(answer: Answer) -> dict[str, Any]:
