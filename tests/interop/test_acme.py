@@ -34,6 +34,7 @@ from tests.support.peers.pebble import Pebble
 from tests.support.peers.running import changed
 
 KEY_COMPROMISE = 1
+PRIVILEGE_WITHDRAWN = 9
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +228,13 @@ async def test_a_server_that_is_set_up_so_leaves_the_signers_name(other: Acme2Ce
         assert leaf(order).subject.rfc4514_string() == "CN=Yamada Taro"
         for _ in range(2):
             await authority.revoke(order, reason=KEY_COMPROMISE, at=now())
+    assert other.is_revoked(leaf(order))
+
+
+async def test_a_reason_that_the_server_does_not_take_keeps_no_certificate_alive(other: Acme2Certifier) -> None:
+    async with opened(other.entry(), other) as authority:
+        order, _, _ = await settle(authority, order_naming(new_key()), nothing)
+        await authority.revoke(order, reason=PRIVILEGE_WITHDRAWN, at=now())
     assert other.is_revoked(leaf(order))
 
 

@@ -38,6 +38,8 @@ _PAUSE_S = 0.25
 _IDENTIFIERS_MAX = 20
 _CHAINS_MAX = 5
 _LINK = re.compile(r"<([^<>\s]+)>([^<]*)")
+_UNSPECIFIED = 0
+"""For a CA that does not take every reason: revoked without it is better than not."""
 _OVER = frozenset({"accountDoesNotExist", "malformed", "orderNotReady"})
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 
@@ -141,8 +143,11 @@ class ACME:
         """It waits for no word of ours."""
 
     async def revoke(self, order: Order, *, reason: int, at: datetime) -> None:  # noqa: ARG002 - the CA takes its own time
+        url = await self.account.url_of("revokeCert")
         wish = {"certificate": _base64url(order.chain[0]), "reason": reason}
-        answer = await self.account.ask(await self.account.url_of("revokeCert"), wish)
+        answer = await self.account.ask(url, wish)
+        if isinstance(answer, Problem) and answer.kind == "badRevocationReason":
+            answer = await self.account.ask(url, {**wish, "reason": _UNSPECIFIED})
         if isinstance(answer, Problem) and answer.kind != "alreadyRevoked":
             answer.raise_unless_about_the_request()
             raise RakkanError(Code.AUTHORITY_REFUSED, f"not revoked: {answer}")
