@@ -69,7 +69,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
             memories=memories,
             now=now,
         )
-        for one in (sources, clients, statuses, obtaining):
+        for one in (clients, statuses, obtaining):
             closing.push_async_callback(one.close)
         room.health.check("readers", readers.check)
         source.listen(watch.take_up)

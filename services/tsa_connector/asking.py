@@ -8,9 +8,9 @@ from typing import Protocol
 
 import structlog
 
-from services.tsa_connector.client import BrokenError, LateError, NotSentError
 from services.tsa_connector.clock import Sighting
 from services.tsa_connector.frames import Reading
+from services.tsa_connector.http import BrokenError, LateError, NotSentError
 from services.tsa_connector.memory import Memories, Memory
 from services.tsa_connector.request import TimestampRequest, make_request
 from services.tsa_connector.routing import Wish

@@ -1,8 +1,6 @@
-"""HTTP to TSAs and to where certificate statuses are told: gives back bodies, knows nothing of what they mean.
+"""The TSAs' endpoints, and where certificate statuses are told: gives back bodies, knows nothing of what they mean.
 
-We talk to whom the registry names, or a certificate that its anchors vouch for: no redirects, no proxies or netrc of
-the environment. An answer has a limit in bytes, held while it comes in, and an exchange one in time. Only here is httpx
-known.
+We talk to whom the registry names, or a certificate that its anchors vouch for. HTTP itself is `http.py`.
 """
 
 import asyncio
@@ -10,8 +8,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Self
 
-import httpx
-
+from services.tsa_connector.http import Answer, NotSentError, Origin, check_header
 from services.tsa_connector.logins import Login, Secrets, open_login
 from shared.errors import Code, RakkanError
 from shared.registry import TimeStampingAuthority
@@ -24,107 +21,76 @@ _REFUSALS = {400, 401, 403, 404, 405, 407, 415}
 _STATUS_BYTES_MAX = 8_388_608
 _STATUS_TIMEOUT_S = 5.0
 _BASE_HEADERS = {"accept-encoding": "identity", "user-agent": "rakkan"}
-
-
-class NotSentError(RakkanError):
-    """TSA_UNAVAILABLE, and surely nothing reached the TSA."""
-
-
-class BrokenError(RakkanError):
-    """TSA_UNAVAILABLE: the connection broke. A kept one may have been stale, so once more may help."""
-
-
-class LateError(RakkanError):
-    """TSA_UNAVAILABLE: no whole answer in time."""
+_HEADERS = _BASE_HEADERS | {"accept": _REPLY, "content-type": _QUERY}
 
 
 class TSAClient:
     """One TSA's endpoint, with what it knows us by."""
 
-    def __init__(self, http: httpx.AsyncClient, tsa: TimeStampingAuthority, login: Login) -> None:
-        self._http = http
-        self._tsa = tsa
-        self.timeout_s = tsa.timeout_s
+    def __init__(self, origin: Origin, login: Login, *, timeout_s: float) -> None:
+        self._origin = origin
         self._login = login
-        self._url = httpx.URL(tsa.url)
+        self.timeout_s = timeout_s
 
     @classmethod
     def open(cls, tsa: TimeStampingAuthority, secrets: Secrets) -> Self:
-        """Reads files, and no network. Raises SettingsError for a secret that is missing or no certificate with key."""
+        """Reads files, and no network. Raises SettingsError for a secret that is missing or cannot be used."""
         login = open_login(tsa.login, secrets)
-        http = httpx.AsyncClient(
-            verify=_tls(tsa, login),
-            headers=_BASE_HEADERS | {"accept": _REPLY, "content-type": _QUERY},
-            timeout=httpx.Timeout(tsa.timeout_s, connect=tsa.connect_timeout_s),
-            limits=httpx.Limits(max_connections=tsa.connections_max, keepalive_expiry=30.0),
-            follow_redirects=False,
-            trust_env=False,
+        for name, value in login.headers(b"").items():
+            check_header(name, value)
+        origin = Origin(
+            tsa.url,
+            tls=_tls(tsa, login),
+            connect_timeout_s=tsa.connect_timeout_s,
+            connections_max=tsa.connections_max,
+            bytes_max=tsa.answer_bytes_max,
         )
-        return cls(http, tsa, login)
+        return cls(origin, login, timeout_s=tsa.timeout_s)
 
-    async def close(self) -> None:
-        await self._http.aclose()
+    def close(self) -> None:
+        self._origin.close()
 
     async def ask(self, query: bytes, *, timeout_s: float) -> bytes:
         """The answer's body, asked for once."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._ask(query)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NotSentError(Code.TSA_UNAVAILABLE, f"cannot be reached: {type(error).__name__}") from None
-        except (TimeoutError, httpx.TimeoutException):
-            raise LateError(Code.TSA_UNAVAILABLE, f"no answer in {timeout_s:.3g} s") from None
-        except httpx.HTTPError as error:
-            raise BrokenError(Code.TSA_UNAVAILABLE, f"the connection broke: {type(error).__name__}") from None
-
-    async def _ask(self, query: bytes) -> bytes:
-        headers = self._login.headers(query)
-        async with self._http.stream("POST", self._url, content=query, headers=headers) as response:
-            _check_head(response)
-            return await _body(response, bytes_max=self._tsa.answer_bytes_max)
+        headers = {**_HEADERS, **self._login.headers(query)}
+        answer = await self._origin.request("POST", query, headers=headers, timeout_s=timeout_s)
+        _check_head(answer)
+        return answer.body
 
     async def connect(self) -> None:
-        """Whether anybody is there: a connection, TLS included, and not a word over it. Costs no token and no quota."""
-        try:
-            async with asyncio.timeout(self._tsa.connect_timeout_s):
-                context = _tls(self._tsa, self._login) if self._url.scheme == "https" else None
-                port = self._url.port or (443 if context else 80)
-                _, writer = await asyncio.open_connection(self._url.host, port, ssl=context)
-                writer.close()
-        except (OSError, ssl.SSLError) as error:  # TimeoutError is an OSError
-            raise NotSentError(Code.TSA_UNAVAILABLE, f"cannot be reached: {type(error).__name__}") from None
+        """Whether anybody is there. Costs no token and no quota."""
+        await self._origin.knock()
 
 
 class StatusClient:
-    """Where CRLs and OCSP answers come from."""
-
-    def __init__(self) -> None:
-        self._http = httpx.AsyncClient(
-            headers=_BASE_HEADERS, timeout=_STATUS_TIMEOUT_S, follow_redirects=False, trust_env=False
-        )
-
-    async def close(self) -> None:
-        await self._http.aclose()
+    """Where CRLs and OCSP answers come from. Each is asked so seldom that no connection is kept."""
 
     async def crl(self, url: str) -> bytes:
-        return await self._fetch(self._http.build_request("GET", url))
+        return await self._fetch(url, "GET", b"", {})
 
     async def ocsp(self, url: str, query: bytes) -> bytes:
-        headers = {"content-type": "application/ocsp-request"}
-        return await self._fetch(self._http.build_request("POST", url, content=query, headers=headers))
+        return await self._fetch(url, "POST", query, {"content-type": "application/ocsp-request"})
 
-    async def _fetch(self, request: httpx.Request) -> bytes:
+    async def _fetch(self, url: str, method: str, content: bytes, headers: Mapping[str, str]) -> bytes:
         try:
-            async with asyncio.timeout(_STATUS_TIMEOUT_S):
-                response = await self._http.send(request, stream=True)
-                try:
-                    if response.status_code != _OK:
-                        raise RakkanError(Code.TSA_UNAVAILABLE, f"HTTP status {response.status_code}")
-                    return await _body(response, bytes_max=_STATUS_BYTES_MAX)
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RakkanError(Code.TSA_UNAVAILABLE, f"cannot be reached: {type(error).__name__}") from None
+            origin = Origin(
+                url,
+                tls=ssl.create_default_context() if url.startswith("https:") else None,
+                connect_timeout_s=_STATUS_TIMEOUT_S,
+                connections_max=1,
+                bytes_max=_STATUS_BYTES_MAX,
+            )
+            answer = await origin.request(
+                method,
+                content,
+                headers={**_BASE_HEADERS, **headers, "connection": "close"},
+                timeout_s=_STATUS_TIMEOUT_S,
+            )
+        except (SettingsError, ValueError):  # a certificate may name anything
+            raise RakkanError(Code.TSA_UNAVAILABLE, "no address that can be asked") from None
+        if answer.status != _OK:
+            raise RakkanError(Code.TSA_UNAVAILABLE, f"HTTP status {answer.status}")
+        return answer.body
 
 
 def _tls(tsa: TimeStampingAuthority, login: Login) -> ssl.SSLContext:
@@ -137,26 +103,17 @@ def _tls(tsa: TimeStampingAuthority, login: Login) -> ssl.SSLContext:
     return context
 
 
-def _check_head(response: httpx.Response) -> None:
-    if response.status_code in _REFUSALS:
-        raise RakkanError(Code.TSA_REFUSED, f"HTTP status {response.status_code}")
-    if response.status_code != _OK:
-        raise RakkanError(Code.TSA_UNAVAILABLE, f"HTTP status {response.status_code}")
-    if "content-encoding" in response.headers:
+def _check_head(answer: Answer) -> None:
+    if answer.status in _REFUSALS:
+        raise RakkanError(Code.TSA_REFUSED, f"HTTP status {answer.status}")
+    if answer.status != _OK:
+        raise RakkanError(Code.TSA_UNAVAILABLE, f"HTTP status {answer.status}")
+    if "content-encoding" in answer.headers:
         raise RakkanError(Code.TSA_UNTRUSTED, "an encoded body, which was not asked for")
     # RFC 3161 3.4 names the type. Some TSAs send none; a portal's HTML page with status 200 does.
-    content_type = response.headers.get("content-type", _REPLY).partition(";")[0].strip().lower()
+    content_type = answer.headers.get("content-type", _REPLY).partition(";")[0].strip().lower()
     if content_type != _REPLY:
         raise RakkanError(Code.TSA_UNTRUSTED, "an answer of another content type")
-
-
-async def _body(response: httpx.Response, *, bytes_max: int) -> bytes:
-    body = bytearray()
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) > bytes_max:
-            raise RakkanError(Code.TSA_UNTRUSTED, f"an answer of more than {bytes_max} bytes")
-    return bytes(body)
 
 
 class Clients:
@@ -185,7 +142,7 @@ class Clients:
             task.cancel()
         await asyncio.gather(*self._retired, return_exceptions=True)
         for client in self._open.values():
-            await client.close()
+            client.close()
 
     def _opened(self, tsas: Mapping[str, TimeStampingAuthority]) -> dict[str, TSAClient]:
         return {name: TSAClient.open(tsa, self._secrets) for name, tsa in tsas.items()}
@@ -196,7 +153,7 @@ class Clients:
                 await asyncio.sleep(after_s)
             finally:
                 for client in former.values():
-                    await client.close()
+                    client.close()
 
         task = asyncio.create_task(close(), name="close former clients")
         self._retired.add(task)

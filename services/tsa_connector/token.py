@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from asn1crypto import algos
 from asn1crypto import x509 as asn1_x509
@@ -161,15 +162,20 @@ def _is_named(certificate: x509.Certificate, signer: tuple[bytes, int] | bytes) 
 
 
 def _is_meant(certificate: x509.Certificate, reference: CertificateReference) -> bool:
-    der = certificate.public_bytes(_DER)
-    # SHA-1 is all that RFC 3161 knows here, and taken where the settings allow it or beside a better one.
-    digest = hashlib.new(reference.hash or "sha1", der, usedforsecurity=False).digest()
+    digest = _digest(certificate, reference.hash)
     return hmac.compare_digest(digest, reference.digest) and reference.issuer_serial in {
         None,
         _issuer_serial(certificate),
     }
 
 
+@lru_cache(maxsize=128)
+def _digest(certificate: x509.Certificate, hash_: Hash | None) -> bytes:
+    # SHA-1 is all that RFC 3161 knows here, and taken where the entry allows it or beside a better one.
+    return hashlib.new(hash_ or "sha1", certificate.public_bytes(_DER), usedforsecurity=False).digest()
+
+
+@lru_cache(maxsize=64)
 def _issuer_serial(certificate: x509.Certificate) -> tuple[bytes, int]:
     # cryptography would encode the name anew; asn1crypto keeps its bytes.
     issuer = asn1_x509.Certificate.load(certificate.public_bytes(_DER)).issuer

@@ -11,7 +11,7 @@ import uvloop
 
 from deploy.local.progress import Progress
 from shared.algorithms import KeyAlgorithm
-from tests.bench import raw, report, signing, starting
+from tests.bench import raw, report, signing, starting, time_stamps
 from tests.bench.suite import PROFILES, Suite, running
 
 _BATCH = 100
@@ -19,6 +19,8 @@ _NAMES = {
     "single": "one P-256 hash in each request, at 1, 8 and 32 callers",
     "batches": "100 hashes in each request, beside the raw HSM, with one SVG worker and with two",
     "room": "the start of one room",
+    "timestamps": "time stamps through the room beside the bare TSA, and with one of three TSAs dead and one slow",
+    "timestamps-memory": "the room's memory over 100,000 time stamps: takes minutes, and only by name",
     "demo": "./rakkan demo in a bare clone: takes minutes, and only by name",
 }
 
@@ -82,6 +84,21 @@ async def _batches(suite: Suite, plan: Plan, progress: Progress) -> None:
     _show(report.batches(points, raw.mean(before, after)))
 
 
+async def _time_stamps(plan: Plan, progress: Progress) -> None:
+    async with time_stamps.place() as here:
+        if "timestamps" in plan.names:
+            with progress.step("time stamps, beside the bare TSA"):
+                shown = await time_stamps.throughput(here, seconds=plan.seconds)
+            _show(shown)
+            with progress.step("time stamps, one of three TSAs dead and one slow"):
+                shown = await time_stamps.failover(here, count=1000)
+            _show(shown)
+        if "timestamps-memory" in plan.names:
+            with progress.step("100,000 time stamps"):
+                shown = await time_stamps.memory(here, count=100_000)
+            _show(shown)
+
+
 def _room(suite: Suite) -> None:
     taken = starting.room_s(suite, times=5)
     rows = [(starting.ROOM, f"{statistics.median(taken):.2f}", f"{max(taken):.2f}")]
@@ -111,6 +128,9 @@ def main(argv: list[str]) -> int:
                 runner.run(_batches(suite, plan, progress))
             if "room" in plan.names:
                 _room(suite)
+    if {"timestamps", "timestamps-memory"} & set(plan.names):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_time_stamps(plan, progress))
     if "demo" in plan.names:
         _demo()
     return 0

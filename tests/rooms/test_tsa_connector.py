@@ -11,7 +11,7 @@ import pytest
 from asn1crypto import cms, tsp
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.tsa_connector.client import BrokenError, LateError, NotSentError
+from services.tsa_connector.http import BrokenError, LateError, NotSentError
 from services.tsa_connector.request import TimestampRequest
 from shared.algorithms import Hash
 from shared.contracts.tsa_connector import ExplainTimestamp, ReadAuthorities, Timestamps

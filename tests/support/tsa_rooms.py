@@ -177,7 +177,6 @@ async def tsa_room(
         clients = Clients(tsas if client is None else {}, NoSecrets(secrets_folder))
         stack.push_async_callback(clients.close)
         web = StatusClient()
-        stack.push_async_callback(web.close)
         reads: Any = DirectReaders(tsas)
         if readers is not None:
             reads = await stack.enter_async_context(ReaderPool(readers, tsas).running())
