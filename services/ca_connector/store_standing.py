@@ -40,7 +40,7 @@ _STATUS = """
 _LISTS = "select authority, url, number, next_update, fetched_at, trouble from status_lists order by authority, url"
 _ORDERS = """
     select orders.order_id, authority, profile, state, serial_number, submitted_at, orders.due_at,
-        coalesce(reason, orders.trouble) as why, revocations.wanted_at as revocation_wanted_at,
+        coalesce(orders.reason, orders.trouble) as why, revocations.wanted_at as revocation_wanted_at,
         revocations.trouble as revocation_trouble
     from orders left join revocations on revocations.order_id = orders.order_id and revoked_at is null
     where ($1::text is null or authority = $1) and ($2::text is null or state = $2)

@@ -17,11 +17,22 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from deploy.local.stack import Stack
-from services.ca_connector.orders import Issued, Order, Pending, Refused, State, advance, decide, expect_confirmation
+from services.ca_connector.orders import (
+    Issued,
+    Order,
+    Pending,
+    Refused,
+    State,
+    advance,
+    decide,
+    expect_confirmation,
+    lose,
+)
 from services.ca_connector.profile import RevokedCertificate, crl, root
 from services.ca_connector.store import Store
 from services.ca_connector.store_lists import ListStore
 from services.ca_connector.store_queues import QueueStore
+from services.ca_connector.store_standing import StandingStore
 from shared.audit import AuditWriter
 from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, RefuseOrder
 from shared.database import Pool, connect_pool
@@ -412,3 +423,24 @@ async def test_the_room_cannot_undo_what_it_did(store: Store, pool: Pool, statem
     await store.record_revoked(order, await store.want_revocation(order, reason=1, now=NOW), now=NOW)
     with pytest.raises(REFUSED):
         await pool.execute(statement)
+
+
+async def test_an_operator_sees_what_has_not_ended_those_in_doubt_first(store: Store, pool: Pool) -> None:
+    authority = secrets.token_hex(4)
+    done, waiting, lost, unrevoked = [await submitted(store, authority=authority) for _ in range(4)]
+    for order in (done, unrevoked):
+        after = advance(order, ISSUED)
+        assert await store.record(order, after, now=NOW)
+        assert await store.record(after, decide(after, accepted=True, reason=None), now=NOW)
+    assert await store.record(lost, lose(lost, "no answer in 15 s"), now=NOW)
+    await store.want_revocation(unrevoked, reason=1, now=NOW)
+    standing = StandingStore(pool)
+    rows = await standing.orders(authority=authority, state=None, orders_max=9)
+    assert (rows[0]["order_id"], rows[0]["why"]) == (lost.order_id, "no answer in 15 s")
+    assert {row["order_id"] for row in rows} == {lost.order_id, waiting.order_id, unrevoked.order_id}
+    assert [row["order_id"] for row in rows if row["revocation_wanted_at"]] == [unrevoked.order_id]
+    confirmed = await standing.orders(authority=authority, state="CONFIRMED", orders_max=9)
+    assert {row["order_id"] for row in confirmed} == {done.order_id, unrevoked.order_id}
+    found = (await standing.standings(now=NOW, days=(30,), with_ended=True))[authority]
+    assert found.orders == {"SUBMITTED": 1, "UNKNOWN": 1, "CONFIRMED": 2}
+    assert (found.revocations, found.oldest, found.expiring) == (1, NOW, {30: 2})
