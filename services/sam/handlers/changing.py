@@ -5,14 +5,13 @@ import secrets as random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
-
-import structlog
 
 from services.sam.access import Access
 from services.sam.authorities import check_may_order, find_profile
 from services.sam.authorizations import check_usable
+from services.sam.chores import for_each
 from services.sam.endings import OVER, end
 from services.sam.handlers.enrolling import SHARE_BYTES, post_prepare
 from services.sam.handlers.ordering import OrderingHandlers, new_order_id
@@ -34,16 +33,15 @@ from shared.errors import Code, RakkanError
 from shared.messaging import outbox
 from shared.tokens import AccessToken
 
-log = structlog.get_logger()
-
 SUSPENDED_ON_REQUEST = "suspended on request"
-_RENEW_DAYS_MAX = 400
 
 
 class Store(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Connection]: ...
 
     async def signer(self, signer_id: str, connection: "Connection | None" = None) -> Signer: ...
+
+    async def credential(self, credential_id: str) -> Credential | None: ...
 
     async def locked_credential(self, connection: Connection, credential_id: str) -> Credential: ...
 
@@ -53,7 +51,7 @@ class Store(Protocol):
 
     async def change_credential(self, connection: Connection, credential: Credential) -> Credential: ...
 
-    async def renewable(self, *, until: datetime, now: datetime) -> list[Credential]: ...
+    async def renewable(self, after: str, *, due: Sequence[tuple[str, str, int]], now: datetime) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,23 @@ class ChangingHandlers:
         return await self._renew(credential, rekey=request.rekey, token=token)
 
     async def renew_due(self) -> None:
-        """By itself, as the profile of each certificate says. One that cannot be renewed keeps none of the others."""
+        """By itself, as the profile of each certificate says."""
         now = self.now()
-        for credential in await self.store.renewable(until=now + timedelta(days=_RENEW_DAYS_MAX), now=now):
-            try:
-                registry = self.ordering.registries.current
-                _, profile = find_profile(registry, credential.authority, credential.certificate_profile)
-                days = profile.renew_days_before
-                due = days is not None and credential.not_after is not None
-                if due and credential.not_after - timedelta(days=days or 0) <= now:  # type: ignore[operator]  # `due` says so
-                    await self._renew(credential, rekey=profile.rekey_on_renewal, token=None)
-            except RakkanError as refusal:
-                log.warning("not renewed", credential_id=credential.credential_id, why=str(refusal))
+        due = [
+            (name, profile_name, profile.renew_days_before)
+            for name, ca in self.ordering.registries.current.certification_authorities.items()
+            for profile_name, profile in ca.profiles.items()
+            if profile.renew_days_before is not None
+        ]
+        if due:
+            await for_each(lambda after: self.store.renewable(after, due=due, now=now), self._renew_due)
+
+    async def _renew_due(self, credential_id: str) -> None:
+        credential = await self.store.credential(credential_id)
+        if credential is not None:
+            registry = self.ordering.registries.current
+            _, profile = find_profile(registry, credential.authority, credential.certificate_profile)
+            await self._renew(credential, rekey=profile.rekey_on_renewal, token=None)
 
     async def read_request(self, request: ReadRequest) -> RequestRead:
         """For a CA that certifies by hand: the request, and the SAM's word that the key was made in the HSM."""

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.sam import factors, status
 from services.sam.activating import Activator
 from services.sam.authorities import Registries, find_profile
+from services.sam.chores import for_each
 from services.sam.endings import CESSATION_OF_OPERATION, OVER, end
 from services.sam.rows import Credential, Signer, State
 from services.sam.settings import Factors
@@ -61,9 +62,9 @@ class Store(Protocol):
 
     async def superseding(self, connection: Connection, credential_id: str) -> Credential | None: ...
 
-    async def expired(self, connection: Connection, *, now: datetime) -> list[Credential]: ...
+    async def expired(self, after: str, *, now: datetime) -> list[str]: ...
 
-    async def spent(self, connection: Connection, *, unused: timedelta, kept: timedelta) -> list[Credential]: ...
+    async def spent(self, after: str, *, unused: timedelta, kept: timedelta) -> list[str]: ...
 
     async def note_checked(self, connection: Connection, credential_id: str, *, at: datetime) -> None: ...
 
@@ -231,32 +232,32 @@ class EndingHandlers:
 
     async def end_expired(self) -> None:
         """What has run out is destroyed: the same key is not certified again."""
-        async with self.store.transaction() as connection:
-            for credential in await self.store.expired(connection, now=self.now()):
-                await end(
-                    self.store,
-                    connection,
-                    credential,
-                    ending="expired",
-                    reason="its certificate has expired",
-                    revoke_as=None,
-                )
-                await self._note(connection, "credential.expired", credential.tenant_id, credential.audit_subject)
+        await for_each(lambda after: self.store.expired(after, now=self.now()), self._end_expired)
 
     async def end_spent(self) -> None:
         """One-time keys go when their authorization is spent or over, and when none was made in time."""
+        unused, kept = _UNUSED, _KEPT_AFTER_SPENDING
+        await for_each(lambda after: self.store.spent(after, unused=unused, kept=kept), self._end_spent)
+
+    async def _end_expired(self, credential_id: str) -> None:
         async with self.store.transaction() as connection:
-            for credential in await self.store.spent(connection, unused=_UNUSED, kept=_KEPT_AFTER_SPENDING):
-                await end(
-                    self.store,
-                    connection,
-                    credential,
-                    ending="spent",
-                    reason="made for one authorization, which is over",
-                    # What came of an order that nobody waits for any more is not to be used.
-                    revoke_as=None if credential.chain else CESSATION_OF_OPERATION,
-                )
-                await self._note(connection, "credential.spent", credential.tenant_id, credential.audit_subject)
+            credential = await self.store.locked_credential(connection, credential_id)
+            if credential.state in OVER or credential.not_after is None or credential.not_after > self.now():
+                return
+            reason = "its certificate has expired"
+            await end(self.store, connection, credential, ending="expired", reason=reason, revoke_as=None)
+            await self._note(connection, "credential.expired", credential.tenant_id, credential.audit_subject)
+
+    async def _end_spent(self, credential_id: str) -> None:
+        async with self.store.transaction() as connection:
+            credential = await self.store.locked_credential(connection, credential_id)
+            if credential.state in OVER:
+                return
+            # What came of an order that nobody waits for any more is not to be used.
+            revoke_as = None if credential.chain else CESSATION_OF_OPERATION
+            reason = "made for one authorization, which is over"
+            await end(self.store, connection, credential, ending="spent", reason=reason, revoke_as=revoke_as)
+            await self._note(connection, "credential.spent", credential.tenant_id, credential.audit_subject)
 
     async def _resume(
         self, connection: Connection, credential: Credential, job: NoteCertificateStatus

@@ -1,5 +1,6 @@
 """SQL of credentials."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,23 +55,28 @@ _PENDING = f"""
 _COUNT_FOR_ONCE = """
     select count(*) from credentials where signer_id = $1 and one_time and state not in ('ended', 'destroyed')
 """
-_EXPIRED = f"""
-    select {_CREDENTIAL} from credentials where state in ('active', 'suspended') and not_after <= $1
-    order by not_after limit 100 for update skip locked
+# These name rows and do not read them: a row that somebody edited must not keep the others waiting.
+_EXPIRED = """
+    select credential_id from credentials
+    where state in ('active', 'suspended') and not_after <= $1 and credential_id > $2
+    order by credential_id limit 100
 """
-_RENEWABLE = f"""
-    select {_CREDENTIAL} from credentials
+_RENEWABLE = """
+    select credential_id from credentials
+        join unnest($3::text[], $4::text[], $5::int[]) as due (authority, certificate_profile, days)
+            using (authority, certificate_profile)
     where state = 'active' and certificate_status = 'valid' and not one_time and renewal_id is null
-        and not_after <= $1 and not_after > $2 and (reason is null or touched_at < now() - interval '1 day')
+        and not_after <= $1 + days * interval '1 day' and not_after > $1 and (reason is null or touched_at < now() - interval '1 day')
         and not exists (
             select 1 from credentials as next
             where next.supersedes = credentials.credential_id and next.touched_at > now() - interval '1 day'
         )
-    order by not_after limit 100
+        and credential_id > $2
+    order by credential_id limit 100
 """
 # Spent, or with nothing left that could be spent. The values of a last signature can be fetched again for a while.
-_SPENT = f"""
-    select {_CREDENTIAL} from credentials
+_SPENT = """
+    select credential_id from credentials
     where one_time and state in ('requested', 'generated', 'ordered', 'active', 'suspended') and (
         (touched_at < now() - $1::interval and not exists (
             select 1 from authorizations where authorizations.credential_id = credentials.credential_id
@@ -86,8 +92,8 @@ _SPENT = f"""
                 )
             )
         )
-    )
-    limit 100 for update skip locked
+    ) and credential_id > $3
+    order by credential_id limit 100
 """
 _NOTE_CHECKED = """
     update credentials set status_checked_at = $2
@@ -187,19 +193,24 @@ class CredentialStore(StoreBase):
         count: int = await self._reads.fetchval(_COUNT_FOR_ONCE, signer_id)
         return count
 
-    async def expired(self, connection: Connection, *, now: datetime) -> list[Credential]:
-        return [self._credential(row) for row in await connection.fetch(_EXPIRED, now)]
+    async def expired(self, after: str, *, now: datetime) -> list[str]:
+        """A page of those that have run out and not ended; the last id of a page leads to the next."""
+        return [row[0] for row in await self._reads.fetch(_EXPIRED, now, after)]
 
-    async def renewable(self, *, until: datetime, now: datetime) -> list[Credential]:
-        """Active ones that run out until then, without a renewal under way or one that failed within a day."""
-        return [self._credential(row) for row in await self._reads.fetch(_RENEWABLE, until, now)]
+    async def renewable(self, after: str, *, due: Sequence[tuple[str, str, int]], now: datetime) -> list[str]:
+        """Active ones that run out soon, without a renewal under way or one that failed within a day.
 
-    async def spent(self, connection: Connection, *, unused: timedelta, kept: timedelta) -> list[Credential]:
+        `due`: authority, profile and how many days before the end it is time.
+        """
+        columns = [list(column) for column in zip(*due, strict=True)]
+        return [row[0] for row in await self._reads.fetch(_RENEWABLE, now, after, *columns)]
+
+    async def spent(self, after: str, *, unused: timedelta, kept: timedelta) -> list[str]:
         """One-time credentials whose time is over: nothing was authorized for so long, or all is used or ran out.
 
         `kept`: how long the values of a signature can still be fetched.
         """
-        return [self._credential(row) for row in await connection.fetch(_SPENT, unused, kept)]
+        return [row[0] for row in await self._reads.fetch(_SPENT, unused, kept, after)]
 
     async def end_authorizations(self, connection: Connection, credential_id: str) -> None:
         """What was authorized for the old key is not good for the new one: its signer saw another certificate."""
