@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from services.tsa_connector.http import Answer, BrokenError, LateError, NotSentError, Origin, check_header
 from shared.errors import Code, RakkanError
@@ -59,6 +60,17 @@ async def test_what_is_sent_is_what_was_said_and_the_length() -> None:
     assert head[0] == "POST /tsa?x=1 HTTP/1.1"
     assert sorted(line.partition(":")[0] for line in head[1:-2]) == ["content-length", "host", "x-one"]
     assert (answer.status, answer.headers["x-two"], answer.body) == (200, "b", b"ok")
+
+
+def test_the_loop_that_rooms_run_on_will_do() -> None:
+    async def once() -> Answer:
+        serve, _ = saying(OK)
+        async with origin(serve) as opened:
+            await opened.knock()
+            return await ask(opened)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(once()).body == b"ok"
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
