@@ -6,7 +6,8 @@ Secrets never stand in the environment: they are files (`…_FILE`), as Kubernet
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -145,4 +146,6 @@ def _names(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    """The section, also of a setting that may be left out whole."""
+    choices = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
