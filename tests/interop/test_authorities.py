@@ -4,7 +4,7 @@ A peer that cannot be had on this machine is skipped, and says which line to typ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,11 @@ from shared.errors import Code, RakkanError
 from shared.registry import CertificationAuthority
 from tests.support.linting import lint_certificate
 from tests.support.ordering import (
+    Key,
     check_issued,
     leaf,
     new_key,
+    new_rsa_key,
     now,
     open_entry,
     order_for,
@@ -72,8 +74,11 @@ async def issued(authority: Authority, peer: AuthorityPeer, order: Order) -> Ord
     return order
 
 
-async def test_a_signer_is_enrolled(authority: Authority, peer: AuthorityPeer, ca: CertificationAuthority) -> None:
-    key = new_key()
+@pytest.mark.parametrize("make_key", [new_key, new_rsa_key])
+async def test_a_signer_is_enrolled(
+    authority: Authority, peer: AuthorityPeer, ca: CertificationAuthority, make_key: Callable[[], Key]
+) -> None:
+    key = make_key()
     order, outcome, polls = await settle(authority, order_for(key), peer.attend)
     assert order.state is State.CONFIRMED, outcome
     assert bool(polls) is authority.capabilities.polls

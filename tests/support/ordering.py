@@ -79,6 +79,10 @@ def new_key() -> Key:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def new_rsa_key() -> Key:
+    return rsa.generate_private_key(65537, 3072)
+
+
 def same_subject(order: Order, key: Key) -> bytes:
     """The request of a rekey: another key for the subject of an earlier order."""
     subject = x509.load_der_x509_csr(order.csr).subject
