@@ -161,8 +161,8 @@ class Login:
             connects=True,
             next=going_to,
             refusal=refusal,
-            tenant=visit.form.get("tenant", "")[:128],
-            user=visit.form.get("user", "")[:128],
+            tenant=_typed(visit, "tenant"),
+            user=_typed(visit, "user"),
             has_passwords=self._vault is not None,
             idp_name=self._idp_name,
         )
