@@ -8,6 +8,7 @@ message. A certificate is confirmed or rejected (certConf) after the SAM has jud
 Every answer is protected as agreed, answers this very message (transactionID, recipNonce) and was made now; errors too.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import Callable
@@ -283,7 +284,7 @@ class CMP:
         )
         if answer.content_type != _MEDIA_TYPE:
             raise RakkanError(Code.AUTHORITY_UNTRUSTED, f"HTTP status {answer.status} without a CMP message")
-        reply = cmp.read(answer.body)
+        reply = await asyncio.to_thread(cmp.read, answer.body)  # it takes milliseconds, and others wait
         self._check(reply, transaction=bytes.fromhex(transaction.identifier), nonce=nonce)
         return reply
 

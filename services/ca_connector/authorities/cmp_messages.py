@@ -24,6 +24,7 @@ CMP2000 = 2
 CMP2021 = 3
 """Wanted where a certStatus names its hash (RFC 9480 2.10)."""
 SEQUENCE = 0x30
+_BIT_STRING = 0x03
 _CONTEXT = 0xA0
 _SHA512 = "2.16.840.1.101.3.4.2.3"
 _REASON_CODE = "2.5.29.21"
@@ -172,7 +173,7 @@ class Header:
 
 def message(header: bytes, body: bytes, protection: bytes, certificates: tuple[bytes, ...]) -> bytes:
     """PKIMessage. `protection` is over `protected_part` of the same bytes."""
-    sealed = explicit(0, tlv(0x03, b"\x00", protection)) if protection else b""
+    sealed = explicit(0, tlv(_BIT_STRING, b"\x00", protection)) if protection else b""
     extra = explicit(1, tlv(SEQUENCE, *certificates)) if certificates else b""
     return tlv(SEQUENCE, header, body, sealed, extra)
 
@@ -224,10 +225,11 @@ class Reply:
 def read(content: bytes) -> Reply:
     """The one message that these bytes are; else AUTHORITY_UNTRUSTED."""
     try:
-        decoded, rest = decoder.decode(content, asn1Spec=rfc9810.PKIMessage())
-        if rest:
-            raise ValueError("more than a message")
         frames = _children(content)
+        if tlv(SEQUENCE, *frames) != content:
+            raise ValueError("more than a message, or not in DER")
+        # Without the certificates that came along: each would take as long to decode as all the rest.
+        decoded, _ = decoder.decode(tlv(SEQUENCE, *frames[:2]), asn1Spec=rfc9810.PKIMessage())
         header = decoded["header"]
         time = header["messageTime"]
         return Reply(
@@ -243,7 +245,7 @@ def read(content: bytes) -> Reply:
             kind=decoded["body"].getName(),
             body=decoded["body"].getComponent(),
             part=protected_part(frames[0], frames[1]),
-            protection=decoded["protection"].asOctets() if decoded["protection"].isValue else b"",
+            protection=_bits(frames[2:], 0),
             raw_body=frames[1],
             certificates=_within(frames[2:], 1),
         )
@@ -345,6 +347,18 @@ def _within(elements: list[bytes], number: int) -> tuple[bytes, ...]:
         if one[0] == _CONTEXT | number:
             return tuple(_children(_children(one)[0]))
     return ()
+
+
+def _bits(elements: list[bytes], number: int) -> bytes:
+    """The whole octets of a BIT STRING under this explicit tag; empty when it is not there."""
+    for one in elements:
+        if one[0] == _CONTEXT | number:
+            (bits,) = _children(one)
+            unused, *_ = parser.parse(bits)[4]
+            if bits[0] != _BIT_STRING or unused:
+                raise ValueError("a protection that is no whole octets")
+            return bytes(parser.parse(bits)[4][1:])
+    return b""
 
 
 def _der(value: Any) -> bytes:

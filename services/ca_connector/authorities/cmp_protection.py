@@ -52,7 +52,8 @@ _MACS = {
     "1.2.840.113549.2.10": "sha384",
     "1.2.840.113549.2.11": "sha512",
 }
-_ITERATIONS = 10_000
+_ITERATIONS = 1_000
+"""The secret is a key and no password of a person; the room waits meanwhile."""
 _ITERATIONS_MAX = 100_000
 """Of theirs: a count is the sender's to choose, and our time is spent by it before anything is verified."""
 _SALT_BYTES = 16
@@ -136,8 +137,9 @@ class MAC:
         if kind == _PBM:
             salt, owf, count, mac = (parameters[place] for place in range(4))
             key = self._secret + salt.native
+            one_way = getattr(hashlib, _OWFS[_algorithm(owf)[0]])
             for _ in range(_count(count)):
-                key = hashlib.new(_OWFS[_algorithm(owf)[0]], key).digest()
+                key = one_way(key).digest()
         elif kind == _PBMAC1:
             derivation, mac = parameters[0], parameters[1]
             oid, inner = _algorithm(derivation)
