@@ -15,6 +15,7 @@ from services.gateway.csc.encoding import encode_base64
 from services.gateway.csc.facade import Facade, Limits, Method
 from services.gateway.csc.parameters import read_body
 from services.gateway.handlers import Caller, Handlers
+from services.gateway.issuing import Issuing
 from services.gateway.refusals import CSCError, refusal_of
 from services.gateway.selection import Selection
 from shared.contracts.base import Message
@@ -70,7 +71,7 @@ def test_any_members_become_a_message_or_a_refusal(facade: Facade, method: Metho
     code = None
     try:
         call = method.read(read_body(body), Limits(hashes_max=250, extension=True))
-        asyncio.run(_act(handlers, call))
+        asyncio.run(_act(bus, handlers, call))
     except CSCError as error:
         refusal = error.refusal
     except RakkanError as error:
@@ -81,8 +82,9 @@ def test_any_members_become_a_message_or_a_refusal(facade: Facade, method: Metho
     assert refusal.description
 
 
-async def _act(handlers: Handlers, call: Any) -> None:
-    await handlers.actions()[type(call)](CALLER, call)
+async def _act(bus: Listening, handlers: Handlers, call: Any) -> None:
+    actions = {**handlers.actions(), **Issuing(bus, handlers, wait_s=0.1).actions()}
+    await actions[type(call)](CALLER, call)
 
 
 @pytest.mark.parametrize(("facade", "method"), METHODS, ids=IDS)
