@@ -28,7 +28,7 @@ _UNREADABLE = (
 )
 _THOUSAND = 1000
 _NULL = b"\x05\x00"
-_TIME = re.compile(r"(\d{14})(?:\.(\d*[1-9]))?Z")
+_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.(\d*[1-9]))?Z")
 QUALIFIED = "0.4.0.19422.1.1"
 """esi4-qtstStatement-1 (EN 319 422 9.1)."""
 _STATEMENTS = "1.3.6.1.5.5.7.1.3"
@@ -153,7 +153,7 @@ def _token(token: cms.ContentInfo) -> Token:
     _demand(token["content_type"].native == "signed_data", "the token is no SignedData")
     signed = token["content"]
     encapsulated = signed["encap_content_info"]
-    content_type = encapsulated["content_type"].dotted
+    content_type = _dotted(encapsulated["content_type"])
     _demand(content_type == tsp.ContentType.unmap("tst_info"), "the content is no TSTInfo")
     _demand(len(signed["signer_infos"]) == 1, "not exactly one signer")
     content = encapsulated["content"].parsed
@@ -175,8 +175,8 @@ def _info(info: tsp.TSTInfo) -> TimestampInfo:
     found = () if isinstance(extensions, core.Void) else tuple(extensions)
     return TimestampInfo(
         version=int(info["version"]),
-        policy=info["policy"].dotted,
-        imprint_oid=imprint["hash_algorithm"]["algorithm"].dotted,
+        policy=_dotted(info["policy"]),
+        imprint_oid=_dotted(imprint["hash_algorithm"]["algorithm"]),
         imprint_has_parameters=imprint["hash_algorithm"]["parameters"].dump() not in {b"", _NULL},
         imprint=imprint["hashed_message"].native,
         serial_number=info["serial_number"].native,
@@ -185,25 +185,26 @@ def _info(info: tsp.TSTInfo) -> TimestampInfo:
         nonce=None if isinstance(nonce, core.Void) else nonce.native,
         tsa=None if isinstance(tsa, core.Void) else tsa,
         critical_extensions=tuple(
-            e["extn_id"].dotted for e in found if e["critical"].native and e["extn_id"].dotted != _STATEMENTS
+            _dotted(e["extn_id"]) for e in found if e["critical"].native and _dotted(e["extn_id"]) != _STATEMENTS
         ),
         statements=_statements(found),
     )
 
 
 def _statements(extensions: tuple[asn1_x509.Extension, ...]) -> tuple[str, ...]:
-    values = [one["extn_value"].contents for one in extensions if one["extn_id"].dotted == _STATEMENTS]
+    values = [one["extn_value"].contents for one in extensions if _dotted(one["extn_id"]) == _STATEMENTS]
     _demand(len(values) <= 1, "an extension of the token stands twice")
-    return tuple(one["statement_id"].dotted for value in values for one in _Statements.load(value, strict=True))
+    return tuple(_dotted(one["statement_id"]) for value in values for one in _Statements.load(value, strict=True))
 
 
 def _time(time: core.GeneralizedTime) -> datetime:
     """RFC 3161 2.4.2: UTC with a `Z`, seconds always, a fraction without zeros at its end."""
     match = _TIME.fullmatch(time.contents.decode("ascii"))
     _demand(match is not None, "genTime is not written as RFC 3161 says")
-    whole, fraction = match.groups()  # type: ignore[union-attr]  # just demanded
+    *parts, fraction = match.groups()  # type: ignore[union-attr]  # just demanded
+    year, month, day, hour, minute, second = map(int, parts)
     microseconds = int((fraction or "0")[:6].ljust(6, "0"))
-    return datetime.strptime(whole, "%Y%m%d%H%M%S").replace(microsecond=microseconds, tzinfo=UTC)
+    return datetime(year, month, day, hour, minute, second, microseconds, tzinfo=UTC)
 
 
 def _accuracy(accuracy: tsp.Accuracy | core.Void) -> timedelta | None:
@@ -217,23 +218,34 @@ def _accuracy(accuracy: tsp.Accuracy | core.Void) -> timedelta | None:
 def _statement(signer: cms.SignerInfo) -> SignerStatement:
     attributes = signer["signed_attrs"]
     _demand(not isinstance(attributes, core.Void) and len(attributes) > 0, "no signed attributes")
-    by_oid = {attribute["type"].dotted: attribute["values"] for attribute in attributes}
+    by_oid = {_dotted(attribute["type"]): attribute["values"] for attribute in attributes}
     _demand(len(by_oid) == len(attributes), "a signed attribute stands twice")
     _demand(all(len(values) == 1 for values in by_oid.values()), "a signed attribute without exactly one value")
     _demand({_oid("content_type"), _oid("message_digest")} <= by_oid.keys(), "a signed attribute is missing")
     return SignerStatement(
         signer=_signer(signer["sid"]),
-        digest_oid=signer["digest_algorithm"]["algorithm"].dotted,
+        digest_oid=_dotted(signer["digest_algorithm"]["algorithm"]),
         signature_algorithm=signer["signature_algorithm"],
         signature=signer["signature"].native,
         signed_bytes=attributes.untag().dump(),
-        content_type=by_oid[_oid("content_type")][0].dotted,
+        content_type=_dotted(by_oid[_oid("content_type")][0]),
         message_digest=by_oid[_oid("message_digest")][0].native,
         ess_v1=_reference(by_oid.get(_SIGNING_CERTIFICATE), is_v1=True),
         ess_v2=_reference(by_oid.get(_SIGNING_CERTIFICATE_V2)),
     )
 
 
+def _dotted(oid: core.ObjectIdentifier) -> str:
+    return _dotted_of(oid.contents)
+
+
+@lru_cache(maxsize=512)
+def _dotted_of(contents: bytes) -> str:
+    """The same few identifiers stand in every token."""
+    return str(core.ObjectIdentifier(contents=contents).dotted)
+
+
+@lru_cache
 def _oid(name: str) -> str:
     return str(cms.CMSAttributeType.unmap(name))
 
@@ -256,7 +268,7 @@ def _reference(values: core.SetOf | None, *, is_v1: bool = False) -> Certificate
         _demand(len(names) == 1 and names[0].name == "directory_name", "the issuer of the signer is no directory name")
         issuer_serial = (names[0].chosen.untag().dump(), given["serial_number"].native)
     return CertificateReference(
-        hash=None if is_v1 else HASH_BY_OID[reference["hash_algorithm"]["algorithm"].dotted],
+        hash=None if is_v1 else HASH_BY_OID[_dotted(reference["hash_algorithm"]["algorithm"])],
         digest=reference["cert_hash"].native,
         issuer_serial=issuer_serial,
     )

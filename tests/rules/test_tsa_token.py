@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asn1crypto import cms, core, tsp
+from asn1crypto import algos, cms, core, tsp
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from services.tsa_connector.answer import QUALIFIED, read_answer, without_certificates
-from services.tsa_connector.request import make_request
+from services.tsa_connector.request import TimestampRequest, make_request
 from services.tsa_connector.token import TrustedTSA, check_answer
 from shared.algorithms import Hash
 from shared.errors import Code, RakkanError
@@ -350,6 +350,22 @@ def test_a_question_is_refused_before_it_is_asked() -> None:
     with pytest.raises(RakkanError) as hash_:
         make_request(b"\0" * 64, Hash.SHA512, allowed=(Hash.SHA256,))
     assert hash_.value.code is Code.HASH_ALGORITHM_REFUSED
+
+
+@pytest.mark.parametrize(
+    "nonce", [0, 1, 127, 128, 255, 256, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 255, (1 << 256) - 1]
+)
+@pytest.mark.parametrize("policy", [None, "2.999.3161.1", "1.3.6.1.4.1.311.99999999.12"])
+@pytest.mark.parametrize("hash_", Hash)
+def test_a_question_is_the_der_that_asn1crypto_makes_of_it(nonce: int, policy: str | None, hash_: Hash) -> None:
+    digest = bytes(range(hash_.digest_bytes))
+    ours = TimestampRequest(digest=digest, hash=hash_, nonce=nonce, policy=policy).der()
+    algorithm = algos.DigestAlgorithm({"algorithm": hash_.oid, "parameters": core.Null()})
+    imprint = {"hash_algorithm": algorithm, "hashed_message": digest}
+    theirs = tsp.TimeStampReq(
+        {"version": "v1", "message_imprint": imprint, "req_policy": policy, "nonce": nonce, "cert_req": True}
+    )
+    assert ours == theirs.dump()
 
 
 def test_each_question_has_its_own_nonce_of_64_bits() -> None:
