@@ -212,8 +212,7 @@ class Requests:
         FORBIDDEN also for a signer of another tenant, another account than the client named, another credential than
         it asked for. `expires_in_s`: how much longer the authorization holds, when it is less than five minutes.
         """
-        now = self._now()
-        code = new_code()
+        now, code = self._now(), new_code()
         async with self._store.change() as change:
             stored = await self._end(change, request_id, session_id, "granted", now)
             client = await self._store.client(stored.client_id)

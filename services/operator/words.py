@@ -17,7 +17,7 @@ _MENDED_BY = {
     Code.CONFLICT: "You can mend it: choose another name, or use what `list` shows.",
     Code.PIN_INVALID: "The signer can mend it: choose another PIN.",
     Code.FACTOR_UNKNOWN: "You can mend it: enroll the signer with --totp.",
-    Code.AUTHORITY_UNKNOWN: "The administrator can mend it: the authority must be in the settings of the SAM.",
+    Code.AUTHORITY_UNKNOWN: "You can mend it: the authority must be in the registry; `ca` shows which there are.",
     Code.TSA_UNKNOWN: "You can mend it: `tsa` shows which there are and in which classes they stand.",
     Code.TSA_POLICY_REFUSED: "You can mend it: ask for another --policy; the registry says which TSA has which.",
     Code.SIGN_ALGORITHM_REFUSED: "You can mend it: choose another --key or --profile.",

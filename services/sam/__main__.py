@@ -48,9 +48,8 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
         store = Store(room.pool, seal)
         access = Access(store, room.sealing_key, TokenReader(verifying_keys(trust)))
         verifier = FactorVerifier(store, token, seal, audit, settings.factors, _now)
-        activator = Activator(
-            SigningKey.load(settings.activations_key_file), seal, trust.sealing_key("svg"), trust.epoch, _now
-        )
+        key = SigningKey.load(settings.activations_key_file)
+        activator = Activator(key, seal, trust.sealing_key("svg"), trust.epoch, _now)
         signing = SigningHandlers(
             store,
             access,
@@ -63,7 +62,6 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
             trust.epoch,
             _now,
         )
-        reading = ReadingHandlers(store, access, _now)
         enrolling = EnrollingHandlers(
             store,
             verifier,
@@ -82,19 +80,21 @@ async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
         ending = EndingHandlers(
             store, verifier, activator, room.bus, audit, room.sealing_key, registries, settings.factors, _now
         )
-        rules = settings.webauthn
-        party = RelyingParty(rules.rp_id, rules.origins, allow_backed_up=rules.allow_backed_up)
-        approving = ApprovingHandlers(store, audit, party, rules, settings.authorizations, trust.epoch, _now)
-        authenticators = AuthenticatorHandlers(
-            store, audit, party, rules, room.sealing_key, trust.sealing_key("operator"), _now
-        )
         chores = (ending.end_expired, ending.end_spent, changing.renew_due)
         async with registries.watched(), _sweeping(store, chores):
             yield {
-                **_routes(signing, reading, enrolling, ordering, ending),
+                **_routes(signing, ReadingHandlers(store, access, _now), enrolling, ordering, ending),
                 **_issuance_routes(creating, changing),
-                **_approval_routes(approving, authenticators),
+                **_approval_routes(*_approvals(room, store)),
             }
+
+
+def _approvals(room: Room[Settings], store: Store) -> tuple[ApprovingHandlers, AuthenticatorHandlers]:
+    rules, trust, audit = room.settings.webauthn, room.trust, room.audit
+    party = RelyingParty(rules.rp_id, rules.origins, allow_backed_up=rules.allow_backed_up)
+    approving = ApprovingHandlers(store, audit, party, rules, room.settings.authorizations, trust.epoch, _now)
+    operator_key = trust.sealing_key("operator")
+    return approving, AuthenticatorHandlers(store, audit, party, rules, room.sealing_key, operator_key, _now)
 
 
 def _routes(

@@ -20,6 +20,7 @@ from shared.contracts.issuance import CREATION, CheckIssuance, CreateCredential,
 from shared.database import Connection
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
+from shared.registry import CertificateProfile
 from shared.tokens import AccessToken
 
 _SIGNATURES_MAX = 100
@@ -131,21 +132,7 @@ class CreatingHandlers:
         now: datetime,
     ) -> Credential:
         ca, found = find_profile(self.registries.current, authority, profile)
-        if found.short_term is not one_time:
-            raise RakkanError(
-                Code.PROFILE_UNKNOWN, f"{authority}/{profile} is {'' if one_time else 'only '}for one use"
-            )
-        check_may_order(
-            self.registries.current,
-            authority=authority,
-            profile=profile,
-            signer=signer,
-            key_algorithm=found.key_algorithms[0],
-            algorithms=Profile.EU,
-            now=now,
-        )
-        if one_time and await self.store.count_for_once(signer.signer_id) >= _FOR_ONCE_MAX:
-            raise RakkanError(Code.OVERLOADED, f"{_FOR_ONCE_MAX} one-time keys of this signer wait already")
+        await self._check(signer, authority, profile, found, one_time=one_time, now=now)
         chosen = await self._assurance(signer, assurance)
         key_id = random.token_hex(16)
         return Credential(
@@ -173,6 +160,31 @@ class CreatingHandlers:
             certificate_profile=profile,
             one_time=one_time,
         )
+
+    async def _check(
+        self,
+        signer: Signer,
+        authority: str,
+        profile: str,
+        found: CertificateProfile,
+        *,
+        one_time: bool,
+        now: datetime,
+    ) -> None:
+        if found.short_term is not one_time:
+            is_or_not = "not" if one_time else "only"
+            raise RakkanError(Code.PROFILE_UNKNOWN, f"{authority}/{profile} is {is_or_not} for one use")
+        check_may_order(
+            self.registries.current,
+            authority=authority,
+            profile=profile,
+            signer=signer,
+            key_algorithm=found.key_algorithms[0],
+            algorithms=Profile.EU,
+            now=now,
+        )
+        if one_time and await self.store.count_for_once(signer.signer_id) >= _FOR_ONCE_MAX:
+            raise RakkanError(Code.OVERLOADED, f"{_FOR_ONCE_MAX} one-time keys of this signer wait already")
 
     async def _assurance(self, signer: Signer, wanted: Assurance | None) -> Assurance:
         """What the signer can approve with: the passkey before the PIN. FACTOR_UNKNOWN when it could never be used."""

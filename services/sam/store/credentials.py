@@ -66,7 +66,8 @@ _RENEWABLE = """
         join unnest($3::text[], $4::text[], $5::int[]) as due (authority, certificate_profile, days)
             using (authority, certificate_profile)
     where state = 'active' and certificate_status = 'valid' and not one_time and renewal_id is null
-        and not_after <= $1 + days * interval '1 day' and not_after > $1 and (reason is null or touched_at < now() - interval '1 day')
+        and not_after <= $1::timestamptz + days * interval '1 day' and not_after > $1
+        and (reason is null or touched_at < now() - interval '1 day')
         and not exists (
             select 1 from credentials as next
             where next.supersedes = credentials.credential_id and next.touched_at > now() - interval '1 day'
