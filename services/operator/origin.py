@@ -1,7 +1,8 @@
 """The CA officer's tool: verify a key-origin statement, offline, against a request. Needs no suite that runs.
 
 `python -m services.operator.origin STATEMENT --bundle trust.json [--request REQUEST]`; the files as they
-came, in DER or base64. Who works at a CA has neither the suite nor its settings: the trust bundle's public keys are enough.
+came, in DER or base64. Who works at a CA has neither the suite nor its settings: the public keys of the trust bundle
+are enough.
 """
 
 import argparse
