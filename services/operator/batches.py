@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from pydantic import ValidationError
 
 from services.operator.terminal import NotUnderstoodError, Terminal
 from shared.contracts.base import Request
@@ -43,7 +44,7 @@ async def export(words: Words, ask: Ask, terminal: Terminal) -> None:
     """All open requests in one file, each signed by the CA connector. Exporting again gives those still open."""
     entries, after = [], None
     while True:
-        page = await ask(ExportRequests(authority=words.authority, after=after))
+        page = await ask(_request(ExportRequests, authority=words.authority, after=after))
         for one in page.requests:
             signature = base64.b64encode(one.signature).decode()
             entries.append({"request": one.body.decode(), "key_id": one.key_id, "signature": signature})
@@ -63,13 +64,18 @@ async def export(words: Words, ask: Ask, terminal: Terminal) -> None:
 async def import_(words: Words, ask: Ask, terminal: Terminal) -> None:
     """Every file is read before anything is sent. Refused when one certificate is; the others are imported."""
     found = list(dict.fromkeys(one for name in words.files for one in _read(Path(name))))
-    issuers = [one for one in found if _is_authority(one)][:ISSUERS_MAX]
+    issuers = [one for one in found if _is_authority(one)]
     certificates = [one for one in found if not _is_authority(one)]
     if not certificates:
         raise NotUnderstoodError("the files hold only certificates of CAs")
+    if len(issuers) > ISSUERS_MAX:
+        raise NotUnderstoodError(
+            f"the files hold {len(issuers)} certificates of CAs, of which {ISSUERS_MAX} are enough"
+        )
     rows: list[ImportedCertificate] = []
     for start in range(0, len(certificates), _AT_ONCE):
-        request = ImportCertificates(
+        request = _request(
+            ImportCertificates,
             authority=words.authority,
             certificates=tuple(one.public_bytes(Encoding.DER) for one in certificates[start : start + _AT_ONCE]),
             issuers=tuple(one.public_bytes(Encoding.DER) for one in issuers),
@@ -83,6 +89,17 @@ async def import_(words: Words, ask: Ask, terminal: Terminal) -> None:
     refused = sum(one.outcome == "refused" for one in rows)
     if refused:
         raise RakkanError(Code.CERTIFICATE_REFUSED, f"{refused} of {len(rows)} certificates were not imported")
+
+
+M = TypeVar("M", bound=Request[Any])
+
+
+def _request(message: type[M], **fields: Any) -> M:
+    try:
+        return message(**fields)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3])
+        raise NotUnderstoodError(faults) from None
 
 
 def _write(file: Path, content: str) -> None:

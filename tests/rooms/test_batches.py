@@ -358,3 +358,11 @@ def text_of(file: Path) -> str:
 def test_the_door_understands(said: list[str]) -> None:
     words = parser().parse_args(said)
     assert (words.command, words.question, words.authority) == ("ca", said[1], AUTHORITY)
+
+
+async def test_what_makes_no_request_is_said_before_anything_is_asked(desk: Desk, ca: ByHand, tmp_path: Path) -> None:
+    words = argparse.Namespace(authority="no such name!", out=str(tmp_path / "bundle.json"))
+    with pytest.raises(NotUnderstoodError, match="authority"):
+        await batches.export(words, desk.ask, desk.terminal)
+    with pytest.raises(NotUnderstoodError, match="only certificates of CAs"):
+        await desk.import_(ca.issuing)
