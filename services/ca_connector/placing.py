@@ -135,7 +135,8 @@ class Placing:
         now = self.now()
         if isinstance(outcome, Pending):
             outcome = schedule(order, outcome, polling=self.ca.polling, now=now)
-            if is_given_up(order, polling=self.ca.polling, now=now):
+            patient = self.authority.capabilities.waits_for_people
+            if not patient and is_given_up(order, polling=self.ca.polling, now=now):
                 given_up = lose(replace(order, handle=outcome.handle), _given_up(self.ca))
                 await self._record(order, given_up)
                 return

@@ -283,6 +283,13 @@ async def test_an_order_that_stays_pending_too_long_is_given_to_the_operator(blu
     assert "30 days" in (blue.order.reason or "")
 
 
+async def test_an_order_that_waits_for_people_here_is_never_given_up(blue: Blue) -> None:
+    blue.capabilities = replace(blue.capabilities, waits_for_people=True)
+    await blue.place(*(Pending(b"handle") for _ in range(9)))
+    await blue.room.work(later=timedelta(days=400))
+    assert blue.is_(State.PENDING)
+
+
 async def test_a_poll_handle_the_authority_does_not_know_any_more_is_for_the_operator(blue: Blue) -> None:
     await blue.place(Pending(b"handle"), RakkanError(Code.INDETERMINATE, "no such order at the CA"), ISSUED)
     await blue.room.work(later=HOUR)

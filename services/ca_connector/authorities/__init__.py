@@ -42,6 +42,8 @@ class Capabilities:
     repeatable: bool = False
     """`submit` of an order that may have reached the CA before gives the same certificate again, or the adapter looks
     for it there first. Without this an order whose answer was lost is UNKNOWN, for an operator."""
+    waits_for_people: bool = False
+    """A pending order waits for what somebody does here, however long: it is never given up."""
     key_algorithms: frozenset[KeyAlgorithm] | None = None
     """Nothing: any."""
 

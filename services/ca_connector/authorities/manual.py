@@ -31,7 +31,7 @@ def open(ca: CertificationAuthority, connection: Connection, surroundings: Surro
 
 
 class Manual:
-    capabilities = Capabilities(polls=True, revokes=False, renews=False, repeatable=True)
+    capabilities = Capabilities(polls=True, revokes=False, renews=False, repeatable=True, waits_for_people=True)
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self.now = now
