@@ -22,6 +22,7 @@ from deploy.local.validators import validate
 from shared.tokens import AccessToken, write_token
 from shared.trust import Purpose, SigningKey
 from tests.support.approving import ECDSA_SHA256, SHA256, Scene, digest, scene
+from tests.support.waiting import until
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "approve.py"
 
@@ -46,6 +47,17 @@ async def there(suite: Stack) -> AsyncIterator[Scene]:
 def refusal(answer: httpx.Response) -> tuple[int, str, str]:
     body = answer.json()
     return answer.status_code, body["error"], body.get("error_description", "")
+
+
+async def test_an_added_passkey_comes_to_authentication_as_a_notice(there: Scene) -> None:
+    """Over the broker, from the SAM's outbox. What is sent of it by mail, where the settings name a server, is tried
+    in tests/rooms/test_notices.py."""
+    logs = there.stack.folder / "logs"
+
+    async def told() -> bool:
+        return any("notice not sent" in log.read_text(errors="replace") for log in logs.glob("authentication*.log"))
+
+    await until(told, within_s=20)
 
 
 # --- the way ---------------------------------------------------------------------------------------------------------
