@@ -3,15 +3,18 @@
 import argparse
 import asyncio
 import gc
+import logging
 import statistics
 import sys
 from dataclasses import dataclass
+from functools import partial
 
+import structlog
 import uvloop
 
 from deploy.local.progress import Progress
 from shared.algorithms import KeyAlgorithm
-from tests.bench import raw, report, signing, starting, time_stamps
+from tests.bench import certificates, raw, report, signing, starting, time_stamps
 from tests.bench.suite import PROFILES, Suite, running
 
 _BATCH = 100
@@ -21,6 +24,9 @@ _NAMES = {
     "room": "the start of one room",
     "timestamps": "time stamps through the room beside the bare TSA, and with one of three TSAs dead and one slow",
     "timestamps-memory": "the room's memory over 100,000 time stamps: takes minutes, and only by name",
+    "certificates": "enrollments at CAs of others, through the room beside the adapter alone",
+    "certificates-hanging": "1,000 orders over six CAs at once, one of which hangs",
+    "certificates-memory": "the room's memory over 10,000 orders",
     "demo": "./rakkan demo in a bare clone: takes minutes, and only by name",
 }
 
@@ -99,6 +105,22 @@ async def _time_stamps(plan: Plan, progress: Progress) -> None:
             _show(shown)
 
 
+async def _certificates(plan: Plan, progress: Progress) -> None:
+    benches = {
+        "certificates": partial(certificates.adapters, count=100),
+        "certificates-hanging": partial(certificates.hanging, count=1000),
+        "certificates-memory": partial(certificates.memory, count=10_000),
+    }
+    # The bench stands on the bus like a room, and would tell of every message.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    async with certificates.place() as here:
+        for name, measure in benches.items():
+            if name in plan.names:
+                with progress.step(f"{name}: {_NAMES[name]}"):
+                    shown = await measure(here)
+                _show(shown)
+
+
 def _room(suite: Suite) -> None:
     taken = starting.room_s(suite, times=5)
     rows = [(starting.ROOM, f"{statistics.median(taken):.2f}", f"{max(taken):.2f}")]
@@ -131,6 +153,9 @@ def main(argv: list[str]) -> int:
     if {"timestamps", "timestamps-memory"} & set(plan.names):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_time_stamps(plan, progress))
+    if any(name.startswith("certificates") for name in plan.names):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_certificates(plan, progress))
     if "demo" in plan.names:
         _demo()
     return 0
