@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.local import clocks
+from deploy.local import authorities, clocks
 from deploy.local.document import AGREED, FORGED, forge, write_document
 from deploy.local.enrollment import CREDENTIAL, Enrollment
 from deploy.local.home import CHECKOUT
@@ -45,6 +45,7 @@ def run(stack: Stack, progress: Progress, *, file: Path = SIGNED, may_use_sudo: 
     file.write_bytes(signed)
     _judge(stack, signed, progress)
     clocks.run(stack, progress, token=token, document=signed)
+    authorities.run(stack, progress, token=token, now=datetime.now(UTC))
     _second_act(stack, progress, folder=file.parent, may_use_sudo=may_use_sudo)
     progress.say(_farewell(stack, file, progress.seconds))
 

@@ -3,6 +3,7 @@
 import secrets
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.home import CHECKOUT
@@ -13,9 +14,16 @@ from deploy.local.registry import TENANT
 from deploy.local.stack import Stack
 
 SIGNER = "hanako"
+SECOND_SIGNER = "taro"
 CREDENTIAL = "hanako-p256"
 APPROVED_CREDENTIAL = "hanako-page"
 """Approved by passkey on the page of authentication; no PIN opens it."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    user_id: str
+    pin: str = field(repr=False)
 
 
 class Enrollment:
@@ -105,6 +113,16 @@ class Enrollment:
             )
         with progress.step(f"operator: the credential `{CREDENTIAL}`: key made in the HSM, certificate issued"):
             self._operate("add-credential", CREDENTIAL, "--tenant", TENANT, "--user", SIGNER, "--wait", "60")
+
+    def second_signer(self, progress: Progress) -> "Signer":
+        """One who has a PIN, and whose credentials come over the partners' door."""
+        pin_file = self._folder / f"{SECOND_SIGNER}.pin"
+        with progress.step(f"operator: the signer `{SECOND_SIGNER}`, with a PIN"):
+            if not pin_file.exists():
+                self._stack.rooms.account.write(pin_file, f"{secrets.randbelow(10**8):08d}\n")
+            names = ["--name", "Taro Sato", "--organization", "Demonstration", "--pin-file", str(pin_file)]
+            self._operate("add-signer", SECOND_SIGNER, "--tenant", TENANT, *names, may_exist=True)
+        return Signer(SECOND_SIGNER, pin_file.read_text().strip())
 
     def _add_client(self, kind: str, *words: str) -> None:
         """Its secret is shown once: one that was lost on the way leaves a client behind that nobody can use."""

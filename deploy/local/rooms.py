@@ -44,6 +44,7 @@ class Rooms:
         self.account = account if not account.dropped or account.can_run(python, CHECKOUT) else Account.of_caller()
         self._programs = {room: Program(room, run_folder, self.account) for room in ROOMS if exists(room)}
         self.tsas = {name: Program(f"tsa-{name}", run_folder, self.account) for name in TSAS}
+        self.foreign_ca = Program("cfssl", run_folder, self.account)
         self.registry = LocalRegistry(run_folder, keys, account)
         self._data_account = account
 
@@ -220,7 +221,7 @@ class Rooms:
         """The doors first, then those they ask; all drain at once within their group."""
         for group in (DOORS, tuple(room for room in ROOMS if room not in DOORS)):
             _stop_together([self._programs[room] for room in group if room in self._programs])
-        for program in self.tsas.values():
+        for program in (*self.tsas.values(), self.foreign_ca):
             program.stop()
 
     def _own_settings(self, room: str) -> dict[str, str]:

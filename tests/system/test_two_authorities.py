@@ -1,0 +1,214 @@
+"""One service, two CAs of different protocols: credentials made over the CSC, used by pyHanko, renewed and ended."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from deploy.local.authorities import SERVICES, credential_at
+from deploy.local.document import write_document
+from deploy.local.enrollment import Enrollment, Signer
+from deploy.local.foreign import LOCAL_SERVICE, NAME, ForeignCA, anchors_of
+from deploy.local.partner import sign_pdf
+from deploy.local.progress import Progress
+from deploy.local.stack import Stack
+from deploy.local.validators import validate
+
+DIGEST = base64.b64encode(hashlib.sha256(b"a document").digest()).decode()
+SHA256 = "2.16.840.1.101.3.4.2.1"
+_PATIENCE_S = 60.0
+
+
+@dataclass
+class Two:
+    """The suite with both CAs, a partner's token and a signer with a PIN."""
+
+    stack: Stack
+    token: str
+    signer: Signer
+
+    def url(self, service: str = "") -> str:
+        base = self.stack.rooms.gateway_url
+        return f"{base}/s/{service}" if service else base
+
+    def call(self, method: str, service: str = "", **members: Any) -> tuple[int, dict[str, Any]]:
+        request = urllib.request.Request(  # noqa: S310 - an http URL of our own stack
+            f"{self.url(service)}/csc/v2/{method}",
+            json.dumps(members).encode(),
+            {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+            method="POST",
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=40) as answer:  # noqa: S310 - likewise
+                return answer.status, json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def info(self, credential_id: str) -> dict[str, Any]:
+        status, shown = self.call("credentials/info", credentialID=credential_id, certificates="chain", certInfo=True)
+        assert status == 200, shown
+        return shown
+
+    def created(self, service: str = LOCAL_SERVICE, **wanted: Any) -> str:
+        members = {"credentialCreationRequest": wanted, "userID": self.signer.user_id}
+        status, made = self.call("credentials/create", service, **members)
+        assert status == 201, made
+        return str(made["credentialID"])
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.25)
+
+
+@pytest.fixture(scope="module")
+async def two(suite: Stack) -> Two:
+    if not ForeignCA.is_installed():
+        pytest.skip("cfssl is not installed: apt-get install golang-cfssl")
+    return await asyncio.to_thread(_started, suite)
+
+
+def _started(suite: Stack) -> Two:
+    enrollment, progress = Enrollment(suite), Progress()
+    enrollment.make(progress)
+    ForeignCA(suite).start()
+    registry = suite.rooms.registry.read()
+    registry.pop("version")
+    profiles = registry["certification_authorities"]["local"]["profiles"]
+    profiles["once"] = {
+        "label": "For one authorization",
+        "signature_qualifier": "demo_once",
+        "short_term": True,
+        "validity_days_max": 1,
+    }
+    profiles["by-hand"] = {"label": "By hand", "issuance": "external"}
+    suite.rooms.registry.write(registry)
+    two = Two(suite, enrollment.token(), enrollment.second_signer(progress))
+    for service in SERVICES:
+        credential_at(two.url(service), token=two.token, user_id=two.signer.user_id)
+    return two
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("service", SERVICES)
+async def test_pyhanko_chooses_the_ca_by_its_base_url_alone(
+    two: Two, tmp_path: Path, service: str, version: str
+) -> None:
+    credential_id = await asyncio.to_thread(
+        credential_at, two.url(service), token=two.token, user_id=two.signer.user_id
+    )
+    signed = await sign_pdf(
+        write_document(now=datetime.now(UTC)),
+        gateway_url=two.url(service),
+        token=two.token,
+        credential_id=credential_id,
+        pin=two.signer.pin,
+        version=version,
+    )
+    (tmp_path / "signed.pdf").write_bytes(signed)
+    other = NAME if service == LOCAL_SERVICE else LOCAL_SERVICE
+    for anchors, accepted in ((service, True), (other, False)):
+        verdicts = await asyncio.to_thread(
+            validate,
+            signed,
+            anchors_file=anchors_of(two.stack, anchors),
+            tsa_anchors_file=two.stack.rooms.tsa_anchors_file,
+        )
+        assert {verdict.accepted for verdict in verdicts if verdict.validator != "pdfsig"} == {accepted}, verdicts
+
+
+async def test_what_is_seen_through_one_base_url_is_not_seen_through_the_other(two: Two) -> None:
+    seen: dict[str, set[str]] = {}
+    for service in SERVICES:
+        _, listed = await asyncio.to_thread(two.call, "credentials/list", service, userID=two.signer.user_id)
+        seen[service] = set(listed["credentialIDs"])
+    assert seen[NAME]
+    assert seen[LOCAL_SERVICE]
+    assert not seen[NAME] & seen[LOCAL_SERVICE]
+    foreign = next(iter(seen[NAME]))
+    status, refused = await asyncio.to_thread(two.call, "credentials/info", LOCAL_SERVICE, credentialID=foreign)
+    assert (status, refused["error_description"]) == (400, "Invalid parameter credentialID")
+    shown = await asyncio.to_thread(two.info, foreign)
+    assert shown["issuance"]["certificationAuthority"] == NAME
+    assert shown["description"] == "Document signing (A CA on cfssl)"
+    assert "Demonstration" in shown["cert"]["subjectDN"]
+
+
+async def test_a_credential_gets_a_new_key_and_is_then_ended(two: Two) -> None:
+    credential_id = await asyncio.to_thread(two.created)
+    before = (await asyncio.to_thread(two.info, credential_id))["cert"]
+    assert (await asyncio.to_thread(two.call, "credentials/rekey", credentialID=credential_id))[0] == 202
+    await asyncio.to_thread(two.wait, lambda: two.info(credential_id)["cert"]["serialNumber"] != before["serialNumber"])
+    after = (await asyncio.to_thread(two.info, credential_id))["cert"]
+    assert after["subjectDN"] == before["subjectDN"]
+    keys = {_key(cert["certificates"][0]) for cert in (before, after)}
+    assert len(keys) == 2
+    for method, status in (("suspend", "disabled"), ("resume", "enabled")):
+        assert (await asyncio.to_thread(two.call, f"credentials/{method}", credentialID=credential_id))[0] == 204
+        assert (await asyncio.to_thread(two.info, credential_id))["key"]["status"] == status
+    deletion = {"credentialID": credential_id, "revoke": True, "revocationReason": 4}
+    ended = await asyncio.to_thread(two.call, "credentials/delete", credentialDeletionRequest=deletion)
+    assert ended[0] == 204
+    await asyncio.to_thread(two.wait, lambda: two.call("credentials/info", credentialID=credential_id)[0] == 400)
+
+
+def _key(certificate: str) -> bytes:
+    key = x509.load_der_x509_certificate(base64.b64decode(certificate)).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+async def test_a_renewal_keeps_the_key(two: Two) -> None:
+    credential_id = await asyncio.to_thread(two.created)
+    before = (await asyncio.to_thread(two.info, credential_id))["cert"]
+    assert (await asyncio.to_thread(two.call, "credentials/renew", credentialID=credential_id))[0] == 202
+    await asyncio.to_thread(two.wait, lambda: two.info(credential_id)["cert"]["serialNumber"] != before["serialNumber"])
+    after = (await asyncio.to_thread(two.info, credential_id))["cert"]
+    assert _key(after["certificates"][0]) == _key(before["certificates"][0])
+
+
+async def test_a_key_is_made_for_one_authorization_and_gone_after_it(two: Two) -> None:
+    factors = [{"id": "PIN", "value": two.signer.pin}]
+    asked = {"signatureQualifier": "demo_once", "userID": two.signer.user_id, "numSignatures": 1}
+    hashes = {"hashes": [DIGEST], "hashAlgorithmOID": SHA256}
+    status, told = await asyncio.to_thread(two.call, "credentials/authorize", **asked, **hashes, authData=factors)
+    assert status == 200, told
+    signing = {"credentialID": told["credentialID"], "SAD": told["SAD"], "signAlgo": "1.2.840.10045.4.3.2"}
+    status, signed = await asyncio.to_thread(two.call, "signatures/signHash", **signing, **hashes)
+    assert status == 200, signed
+    again = await asyncio.to_thread(two.call, "signatures/signHash", **signing, **hashes)
+    assert again == (200, signed)
+    wrong = [{"id": "PIN", "value": "000000"}]
+    status, refused = await asyncio.to_thread(two.call, "credentials/authorize", **asked, **hashes, authData=wrong)
+    assert (status, refused["error"]) == (400, "invalid_authentication_data")
+
+
+async def test_who_can_wait_gets_a_handle_and_a_certificate_by_hand_is_checked(two: Two) -> None:
+    wanted = {"certificationAuthority": "local", "certificateProfile": "by-hand"}
+    members = {"credentialCreationRequest": wanted, "userID": two.signer.user_id, "operationMode": "A"}
+    status, told = await asyncio.to_thread(two.call, "credentials/create", **members)
+    assert (status, told["handle"]) == (202, told["credentialID"])
+    await asyncio.to_thread(
+        two.wait, lambda: two.call("credentials/createCheck", handle=told["handle"])[0] in (200, 400)
+    )
+
+
+async def test_a_client_that_names_no_ca_of_ours_gets_none(two: Two) -> None:
+    for wanted, status in (
+        ({"certificationAuthority": secrets.token_hex(4)}, 400),
+        ({"certificatePolicy": "2.9"}, 400),
+    ):
+        members = {"credentialCreationRequest": wanted, "userID": two.signer.user_id}
+        assert (await asyncio.to_thread(two.call, "credentials/create", **members))[0] == status
