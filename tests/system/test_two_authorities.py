@@ -4,6 +4,9 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
+import re
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -62,7 +65,7 @@ class Two:
         return shown
 
     def created(self, service: str = LOCAL_SERVICE, **wanted: Any) -> str:
-        members = {"credentialCreationRequest": wanted, "userID": self.signer.user_id}
+        members: dict[str, Any] = {"credentialCreationRequest": wanted, "userID": self.signer.user_id}
         status, made = self.call("credentials/create", service, **members)
         assert status == 201, made
         return str(made["credentialID"])
@@ -159,7 +162,7 @@ async def test_a_credential_gets_a_new_key_and_is_then_ended(two: Two) -> None:
     for method, status in (("suspend", "disabled"), ("resume", "enabled")):
         assert (await asyncio.to_thread(two.call, f"credentials/{method}", credentialID=credential_id))[0] == 204
         assert (await asyncio.to_thread(two.info, credential_id))["key"]["status"] == status
-    deletion = {"credentialID": credential_id, "revoke": True, "revocationReason": 4}
+    deletion: Any = {"credentialID": credential_id, "revoke": True, "revocationReason": 4}
     ended = await asyncio.to_thread(two.call, "credentials/delete", credentialDeletionRequest=deletion)
     assert ended[0] == 204
     await asyncio.to_thread(two.wait, lambda: two.call("credentials/info", credentialID=credential_id)[0] == 400)
@@ -181,11 +184,15 @@ async def test_a_renewal_keeps_the_key(two: Two) -> None:
 
 async def test_a_key_is_made_for_one_authorization_and_gone_after_it(two: Two) -> None:
     factors = [{"id": "PIN", "value": two.signer.pin}]
-    asked = {"signatureQualifier": "demo_once", "userID": two.signer.user_id, "numSignatures": 1}
-    hashes = {"hashes": [DIGEST], "hashAlgorithmOID": SHA256}
+    asked: dict[str, Any] = {"signatureQualifier": "demo_once", "userID": two.signer.user_id, "numSignatures": 1}
+    hashes: dict[str, Any] = {"hashes": [DIGEST], "hashAlgorithmOID": SHA256}
     status, told = await asyncio.to_thread(two.call, "credentials/authorize", **asked, **hashes, authData=factors)
     assert status == 200, told
-    signing = {"credentialID": told["credentialID"], "SAD": told["SAD"], "signAlgo": "1.2.840.10045.4.3.2"}
+    signing: dict[str, Any] = {
+        "credentialID": told["credentialID"],
+        "SAD": told["SAD"],
+        "signAlgo": "1.2.840.10045.4.3.2",
+    }
     status, signed = await asyncio.to_thread(two.call, "signatures/signHash", **signing, **hashes)
     assert status == 200, signed
     again = await asyncio.to_thread(two.call, "signatures/signHash", **signing, **hashes)
@@ -197,7 +204,11 @@ async def test_a_key_is_made_for_one_authorization_and_gone_after_it(two: Two) -
 
 async def test_who_can_wait_gets_a_handle_and_a_certificate_by_hand_is_checked(two: Two) -> None:
     wanted = {"certificationAuthority": "local", "certificateProfile": "by-hand"}
-    members = {"credentialCreationRequest": wanted, "userID": two.signer.user_id, "operationMode": "A"}
+    members: dict[str, Any] = {
+        "credentialCreationRequest": wanted,
+        "userID": two.signer.user_id,
+        "operationMode": "A",
+    }
     status, told = await asyncio.to_thread(two.call, "credentials/create", **members)
     assert (status, told["handle"]) == (202, told["credentialID"])
     await asyncio.to_thread(
@@ -206,9 +217,19 @@ async def test_who_can_wait_gets_a_handle_and_a_certificate_by_hand_is_checked(t
 
 
 async def test_a_client_that_names_no_ca_of_ours_gets_none(two: Two) -> None:
-    for wanted, status in (
-        ({"certificationAuthority": secrets.token_hex(4)}, 400),
-        ({"certificatePolicy": "2.9"}, 400),
-    ):
-        members = {"credentialCreationRequest": wanted, "userID": two.signer.user_id}
-        assert (await asyncio.to_thread(two.call, "credentials/create", **members))[0] == status
+    for wanted in ({"certificationAuthority": "nobody"}, {"certificatePolicy": "2.9"}):
+        members: dict[str, Any] = {"credentialCreationRequest": wanted, "userID": two.signer.user_id}
+        assert (await asyncio.to_thread(two.call, "credentials/create", **members))[0] == 400
+
+
+async def test_the_example_of_the_page_runs_as_it_stands(two: Two) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "partners" / "credentials.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```sh\n(call\(\).*?)```", page, re.DOTALL)
+    environment = {"GATEWAY": two.url(), "TOKEN": two.token, "USER_ID": two.signer.user_id, "PATH": os.environ["PATH"]}
+    done = await asyncio.to_thread(
+        subprocess.run, ["sh", "-euc", script], env=environment, capture_output=True, text=True, check=True, timeout=90
+    )
+    assert '"ignored": ["subjectData"]' in done.stdout
+    assert '"certificationAuthority": "local", "certificateProfile": "signing"' in done.stdout
+    assert "Anybody" not in done.stdout
+    assert "error" not in done.stdout
