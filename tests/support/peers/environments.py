@@ -30,7 +30,16 @@ def environment(name: str) -> Path:
 
 
 def _make(folder: Path, lock: Path) -> None:
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-compile",
+    ]
     install = [*pip, "--require-hashes", "--only-binary", ":all:", "-r", lock]
     for command in ([sys.executable, "-m", "venv", "--clear", folder], install):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603 - our own
