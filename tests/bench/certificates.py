@@ -28,6 +28,7 @@ from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, Refus
 from shared.errors import RakkanError
 from shared.messaging.bus import Bus
 from shared.messaging.outbox import Posted
+from shared.messaging.rabbitmq import LinkLostError
 from tests.bench.client import BenchError
 from tests.bench.processes import LOAD, OTHERS, usage
 from tests.bench.report import table
@@ -71,8 +72,13 @@ class Place:
             await self.send(ConfirmOrder(order_id=job.order_id, accepted=True))
 
     async def send(self, job: Job) -> None:
-        body = job.model_dump_json().encode()
-        await self.sam.send_job(Posted(secrets.token_hex(12), job.TYPE, secrets.token_hex(12), body))
+        posted = Posted(secrets.token_hex(12), job.TYPE, secrets.token_hex(12), job.model_dump_json().encode())
+        async with asyncio.timeout(_WAIT_S):
+            while True:
+                try:
+                    return await self.sam.send_job(posted)
+                except (RakkanError, LinkLostError):  # as an outbox does: the same message again
+                    await asyncio.sleep(0.5)
 
     async def use(self, entries: Mapping[str, Mapping[str, Any]], secrets_of: Path | None = None) -> None:
         """A room that has just started, with these CAs."""
