@@ -50,7 +50,7 @@ class GenerateKey(Request[KeyGenerated]):
 class KeyDestroyed(Reply):
     """The record of a destruction, for the log of who wanted it."""
 
-    key_id: str
+    key_id: str = ""
     public_key_hash: bytes = b""
     """Of the key that is gone."""
     audit_reference: str = ""
