@@ -23,7 +23,6 @@ from pydantic import ValidationError
 from services.ca_connector.orders import Order, Outcome
 from services.ca_connector.profile import RevokedCertificate
 from services.ca_connector.token import CAKey
-from shared.algorithms import KeyAlgorithm
 from shared.registry import CertificationAuthority
 from shared.registry.model import Entry
 from shared.settings import SettingsError
@@ -44,8 +43,6 @@ class Capabilities:
     for it there first. Without this an order whose answer was lost is UNKNOWN, for an operator."""
     waits_for_people: bool = False
     """A pending order waits for what somebody does here, however long: it is never given up."""
-    key_algorithms: frozenset[KeyAlgorithm] | None = None
-    """Nothing: any."""
 
 
 @dataclass(frozen=True)
