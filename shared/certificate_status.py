@@ -6,7 +6,7 @@ or not of now is no status: CERTIFICATE_REFUSED. The caller brings issuers that 
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -34,6 +34,8 @@ class CertificateStatus:
     at: datetime | None = None
     """Since when, as the CA says; nothing while valid."""
     reason: str | None = None
+    said_at: datetime | None = field(default=None, compare=False)
+    """thisUpdate of the answer that says so; a list has its own."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def read_answer(
         _check_about(answer, certificate, issuer)
         _check_responder(answer, issuer, responder, now=now)
         _check_of_now(answer.this_update_utc, answer.next_update_utc, now=now, age_max=age_max)
-        return _answer_status(answer)
+        return replace(_answer_status(answer), said_at=answer.this_update_utc)
     except _UNREADABLE:
         raise _refused("the OCSP answer cannot be read") from None
 

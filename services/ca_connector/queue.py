@@ -116,7 +116,7 @@ class Queue:
     async def _probe(self) -> None:
         """Ask for the self-test rather than spend an order on finding out."""
         try:
-            async with asyncio.timeout(self.placing.timeout_s):
+            async with asyncio.timeout(self.ca.timeout_s):
                 await self.authority.check()
         except (RakkanError, TimeoutError) as trouble:
             self.breaker.failed(trouble, now=self.now())

@@ -198,9 +198,10 @@ class Statuses:
             age_max=timedelta(seconds=ca.revocation.max_age_s),
             responder=ca.revocation.responder_certificate,
         )
-        if await self.store.note(order.order_id, status, der, said_at=now, now=now):
+        said_at = status.said_at or now
+        if await self.store.note(order.order_id, status, der, said_at=said_at, now=now):
             log.warning("certificate status changed", authority=name, order_id=order.order_id, now=status.state)
-        await self._reassure(name, ca, said_at=now, now=now)
+        await self._reassure(name, ca, said_at=said_at, now=now)
 
     async def _reassure(self, name: str, ca: CertificationAuthority, *, said_at: datetime, now: datetime) -> None:
         every = timedelta(seconds=ca.revocation.max_age_s / 2)

@@ -149,7 +149,8 @@ def told(der: bytes, named: x509.Certificate | None = None) -> CertificateStatus
 @pytest.mark.parametrize(("reason", "state"), [(None, "valid"), (COMPROMISE, "revoked"), (HOLD, "suspended")])
 def test_the_issuer_itself_or_its_delegate_answers(reason: x509.ReasonFlags | None, state: str) -> None:
     for who in (None, responder(ISSUING)):
-        assert told(answer(ISSUING, CERTIFICATE, reason=reason, responder=who)).state == state
+        status = told(answer(ISSUING, CERTIFICATE, reason=reason, responder=who))
+        assert (status.state, status.said_at) == (state, NOW)
 
 
 def test_a_responder_that_officers_named_answers_too_and_nobody_else() -> None:
