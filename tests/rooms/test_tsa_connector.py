@@ -1,6 +1,8 @@
 """What the TSA connector does with a message; the TSAs are built here, at the other end of a function."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,11 +12,12 @@ from typing import Any
 import pytest
 from asn1crypto import cms, tsp
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import ValidationError
 
 from services.tsa_connector.http import BrokenError, LateError, NotSentError
 from services.tsa_connector.request import TimestampRequest
 from shared.algorithms import Hash
-from shared.contracts.tsa_connector import ExplainTimestamp, ReadAuthorities, Timestamps
+from shared.contracts.tsa_connector import ExplainTimestamp, ReadAuthorities, Timestamp, Timestamps
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
 from tests.support.lying_tsa import Lies, LyingTSA
@@ -484,3 +487,28 @@ async def test_an_explanation_asks_nobody() -> None:
             ("c", "maintenance"),
         ]
         assert states.authorities[0].quotas[0].left == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nonce": "ff" * 10_000},
+        {"nonce": ""},
+        {"hash": "sha1"},
+        {"hash": "md5"},
+        {"hash": "1.2.3.4"},
+        {"digest": ""},
+        {"digest": base64.b64encode(bytes(10_000)).decode()},
+        {"policy": "2.999.1; drop table spending"},
+        {"authority": "../../etc/passwd"},
+        {"distinct": 4},
+        {"distinct": 0},
+        {"unknown": 1},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_message_with_something_else_in_it_is_none(wrong: dict[str, Any]) -> None:
+    right = json.loads(asking(DIGEST).model_dump_json())
+    assert Timestamp.model_validate_json(json.dumps(right))
+    with pytest.raises(ValidationError):
+        Timestamp.model_validate_json(json.dumps(right | wrong))

@@ -106,6 +106,7 @@ def test_one_changed_byte_ends_every_signature() -> None:
         ({"services": {"s": {"label": "S", "timestamp_networks": ["10.0.0.1/8"], "tenants": ["a"]}}}, "host bits set"),
         ({"services": {"s": {"label": "S", "timestamp_networks": ["home"], "tenants": ["a"]}}}, "home"),
         ({"defaults": {"timestamps": {"assurance_class": "silver"}}}, "silver"),
+        ({"time_stamping_authorities": {"clock": {**TSA, "hedge_percent_max": 21}}}, "less than or equal to 20"),
         ({"defaults": {"timestamps": {"authority": "clock", "assurance_class": "gold"}}}, "either"),
         ({"defaults": {"clients": {"app": "mall"}}}, "mall"),
         ({"certification_authorities": {"one": CA | {"default_profile": "sealing"}}}, "sealing is none"),
