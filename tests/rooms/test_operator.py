@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.authentication.certificates import check_own
@@ -272,6 +273,10 @@ async def test_a_client_with_a_certificate_needs_none_either(desk: Desk, tmp_pat
     check_own(held.shown(), own.jwks or "", now=START)
     check_registration(own)
     assert (issued.method, issued.certificate_name, issued.jwks) == ("tls_client_auth", "dns:erp.example", None)
+    for key_of_a_kind in (rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
+        other, _ = hold(key=key_of_a_kind).write(tmp_path, "other")
+        await desk.say(*CLIENT, "--certificate-file", str(other))
+        check_registration(AddClient.model_validate(desk.rooms.asked[-1].model_dump()))
     with pytest.raises(NotUnderstoodError, match="no certificate in PEM"):
         await desk.say(*CLIENT, "--certificate-file", str(key))
 

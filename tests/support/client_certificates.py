@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc.jwk import ECKey
@@ -20,6 +20,7 @@ from joserfc.jwk import ECKey
 from shared.mtls import ClientCertificate
 from tests.support.authentication import START
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PROXY = "10.9.8.7"
 SUBJECT = "CN=bank.example,O=Bank,C=JP"
 NAMES: tuple[x509.GeneralName, ...] = (
@@ -35,7 +36,7 @@ class Held:
     """A certificate with its private key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Key
 
     @property
     def der(self) -> bytes:
@@ -47,7 +48,9 @@ class Held:
 
     @property
     def jwks(self) -> str:
-        jwk = ECKey.import_key(self.key.public_key()).as_dict(private=False)
+        key = self.key.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        jwk = ECKey.import_key(key).as_dict(private=False)
         return json.dumps({"keys": [jwk | {"x5c": [base64.b64encode(self.der).decode()]}]})
 
     def shown(self, *chain: "Held") -> ClientCertificate:
@@ -79,9 +82,10 @@ def hold(
     usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CLIENT_AUTH,
     now: datetime = START,
     days: tuple[int, int] = (-1, 30),
+    key: Key | None = None,
 ) -> Held:
-    """A fresh key with a certificate by the issuer, or by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    """A key, a fresh one, with a certificate by the issuer, or by itself."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
     name = x509.Name.from_rfc4514_string(subject)
     builder = (
         x509.CertificateBuilder()
@@ -97,7 +101,9 @@ def hold(
     extensions += [x509.ExtendedKeyUsage([usage])] if usage and not authority else []
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return Held(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+    signer = issuer.key if issuer else key
+    hash_ = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return Held(builder.sign(signer, hash_), key)
 
 
 def authority(
