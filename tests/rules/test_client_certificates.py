@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc.jwk import ECKey
 
@@ -111,9 +112,7 @@ def test_ones_own_certificate_is_known_again_byte_by_byte_and_in_its_time() -> N
         assert refusal.value.code is Code.CLIENT_REFUSED
 
 
-@pytest.mark.parametrize(
-    "name", ["", "bank.example", "dns:", "dn:", "dn:bank", "dn:CN=a, O=b", "ip:b", "cn:x", ":x"]
-)
+@pytest.mark.parametrize("name", ["", "bank.example", "dns:", "dn:", "dn:bank", "dn:CN=a, O=b", "ip:b", "cn:x", ":x"])
 def test_a_name_that_no_certificate_can_be_asked_for_is_not_registered(name: str) -> None:
     with pytest.raises(RakkanError) as refusal:
         check_registered_name(name)
@@ -124,7 +123,9 @@ def test_certificates_are_registered_with_their_keys() -> None:
     own, other = hold(), hold()
     check_registered_certificates(own.jwks)
     jwk = json.loads(own.jwks)["keys"][0]
-    private = ECKey.import_key(own.key).as_dict(private=True) | {"x5c": jwk["x5c"]}
+    private = ECKey.import_key(own.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())).as_dict(
+        private=True
+    ) | {"x5c": jwk["x5c"]}
     bad = [
         {"keys": []},
         {"keys": [jwk | {"x5c": []}]},
