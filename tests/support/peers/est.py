@@ -6,7 +6,7 @@ from typing import Any
 from cryptography import x509
 
 from tests.support.est_server import PASSWORD, USER, ESTServer
-from tests.support.peers import DOCUMENT_SIGNING, POLICY, SUBJECT, Lack
+from tests.support.peers import DOCUMENT_SIGNING, POLICY, Lack, example
 from tests.support.peers.running import NOBODY_LISTENS, changed, write_secrets
 
 
@@ -23,23 +23,10 @@ class EST:
         self.server.__exit__()
 
     def entry(self) -> dict[str, Any]:
-        said = {"policies": [POLICY], "subject": SUBJECT, "extended_key_usages": [DOCUMENT_SIGNING]}
-        return {
-            "label": "Example CA by EST",
-            "protocol": "est",
-            "connection": {
-                "url": self.server.url,
-                "username": USER,
-                "password": "password",
-                "tls_anchors": [self.server.root_pem],
-            },
-            "anchors": [self.server.root_pem],
-            "profiles": {
-                "signing": {"label": "Document signing", "ca_profile": "docsign", "validity_days_max": 365, **said},
-                "refused": {"label": "For people that nobody knows", "ca_profile": "refused"},
-            },
-            "default_profile": "signing",
-        }
+        root = self.server.root_pem
+        entry = example("est", url=self.server.url, username=USER, password="password", tls_anchors=[root])
+        entry["profiles"]["refused"] = {"label": "For people that nobody knows", "ca_profile": "refused"}
+        return entry | {"anchors": [root]}
 
     def by_certificate(self) -> dict[str, Any]:
         return changed(self.entry(), username=None, password=None, client_certificate="ra")

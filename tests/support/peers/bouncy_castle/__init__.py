@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from deploy.local.program import wait_until
-from tests.support.peers import DOCUMENT_SIGNING, POLICY, SUBJECT, Lack, Missing
+from tests.support.peers import Lack, Missing, example
 from tests.support.peers.environments import program as path_of
 from tests.support.peers.running import NOBODY_LISTENS, changed, free_port, listening, program, write_secrets
 
@@ -70,18 +70,9 @@ class BouncyCastle:
         self.program.stop()
 
     def entry(self) -> dict[str, Any]:
-        said = {"label": "Document signing", "ca_profile": "docsign", "policies": [POLICY], "subject": SUBJECT}
-        return {
-            "label": "Example CA on Bouncy Castle",
-            "protocol": "cmp",
-            "connection": {"url": f"{self.url}/cmp", "key": "ra", "responders": [self.ca]},
-            "anchors": [self.ca],
-            "profiles": {
-                "signing": {**said, "extended_key_usages": [DOCUMENT_SIGNING], "validity_days_max": 365},
-                **{one: {"label": one, "ca_profile": one} for one in (*LIES, *_OTHERS)},
-            },
-            "default_profile": "signing",
-        }
+        entry = example("cmp", url=f"{self.url}/cmp", key="ra", responders=[self.ca])
+        entry["profiles"] |= {one: {"label": one, "ca_profile": one} for one in (*LIES, *_OTHERS)}
+        return entry | {"anchors": [self.ca]}
 
     def by_mac(self, mac: str = "pbm", **more: Any) -> dict[str, Any]:
         return changed(self.entry(), key=None, responders=[], reference="rakkan", secret="mac", mac=mac, **more)
