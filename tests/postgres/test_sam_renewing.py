@@ -407,6 +407,20 @@ async def test_what_a_ca_says_of_an_old_certificate_touches_no_new_one(partner: 
     assert (await partner.row(active.credential_id)).certificate_status == "valid"
 
 
+async def test_a_row_that_somebody_edited_keeps_no_other_waiting(
+    database: Stack, partner: Partner, active: Credential
+) -> None:
+    other = await partner.issued((await partner.create()).credential_id)
+    administrator = await database.postgres.connect()
+    edited = "update sam.credentials set description = 'edited' where credential_id = $1"
+    await administrator.execute(edited, min(active.credential_id, other.credential_id))
+    await administrator.close()
+    partner.sam.clock.pass_s(timedelta(days=400).total_seconds())
+    with operation.begin("sam", timeout_s=20):
+        await partner.sam.ending.end_expired()
+    assert (await partner.row(max(active.credential_id, other.credential_id))).state is State.ENDED
+
+
 async def test_a_certificate_that_ran_out_takes_its_key_with_it_and_is_shown_as_expired(
     partner: Partner, active: Credential
 ) -> None:

@@ -107,7 +107,7 @@ _STUCK = """
         select credential_id from credentials
         where (state in ('requested', 'generated', 'ended') or (state = 'refused' and share is not null))
             and touched_at < now() - $1::interval
-        limit 100 for update skip locked
+        order by touched_at limit 100 for update skip locked
     )
     returning credential_id, state
 """
