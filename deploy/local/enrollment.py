@@ -14,7 +14,7 @@ from deploy.local.registry import TENANT
 from deploy.local.stack import Stack
 
 SIGNER = "hanako"
-SECOND_SIGNER = "taro"
+SECOND_SIGNER = "sakura"
 CREDENTIAL = "hanako-p256"
 APPROVED_CREDENTIAL = "hanako-page"
 """Approved by passkey on the page of authentication; no PIN opens it."""
@@ -120,7 +120,7 @@ class Enrollment:
         with progress.step(f"operator: the signer `{SECOND_SIGNER}`, with a PIN"):
             if not pin_file.exists():
                 self._stack.rooms.account.write(pin_file, f"{secrets.randbelow(10**8):08d}\n")
-            names = ["--name", "Taro Sato", "--organization", "Demonstration", "--pin-file", str(pin_file)]
+            names = ["--name", "Sakura Sato", "--organization", "Demonstration", "--pin-file", str(pin_file)]
             self._operate("add-signer", SECOND_SIGNER, "--tenant", TENANT, *names, may_exist=True)
         return Signer(SECOND_SIGNER, pin_file.read_text().strip())
 
