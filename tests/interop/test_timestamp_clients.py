@@ -74,8 +74,8 @@ async def place(suite: Stack, tmp_path_factory: pytest.TempPathFactory) -> Async
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
         peers = [Certomancer(), BouncyCastleTSA()]
         for peer in peers:
-            await asyncio.to_thread(peer.start, tmp_path_factory.mktemp(peer.name))
             stack.callback(peer.stop)
+            await asyncio.to_thread(peer.start, tmp_path_factory.mktemp(peer.name))
         enrollment = Enrollment(suite)
         if not await asyncio.to_thread(enrollment.is_done):
             await asyncio.to_thread(enrollment.make, Progress())

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from deploy.local.program import wait_until
+from deploy.local.program import Program, wait_until
 from tests.support.openssl import openssl
 from tests.support.peers import Missing
 from tests.support.peers.environments import environment
@@ -41,6 +41,7 @@ class Certomancer:
 
     name = "certomancer"
     policy = "1.3.6.1.4.1.4146.2.3"
+    program: Program | None = None
 
     def start(self, folder: Path) -> None:
         command = str(environment("certomancer") / "certomancer")
@@ -64,7 +65,8 @@ class Certomancer:
         wait_until(lambda: listening(self.url), self.program, timeout_s=30)
 
     def stop(self) -> None:
-        self.program.stop()
+        if self.program is not None:
+            self.program.stop()
 
     def entry(self) -> dict[str, Any]:
         return {
@@ -84,6 +86,7 @@ class BouncyCastleTSA:
 
     name = "bouncy-castle"
     policy = "2.999.3161.7"
+    program: Program | None = None
 
     def start(self, folder: Path) -> None:
         java = path_of("java", package="default-jdk-headless libbcpkix-java")
@@ -101,7 +104,8 @@ class BouncyCastleTSA:
         wait_until(lambda: listening(self.url), self.program, timeout_s=60)
 
     def stop(self) -> None:
-        self.program.stop()
+        if self.program is not None:
+            self.program.stop()
 
     def entry(self) -> dict[str, Any]:
         return {
