@@ -45,7 +45,8 @@ class FakeTSA:
     fault: RakkanError | None = None
     """For each question."""
     off: timedelta = timedelta()
-    late_s: float = 0.0
+    held: asyncio.Event | None = None
+    """It answers no sooner than this is set."""
     asked: list[TimestampRequest] = field(default_factory=list)
     connections: int = 0
     given_s: float = 0.0
@@ -64,7 +65,8 @@ class FakeTSA:
         fault = self.faults.pop(0) if self.faults else self.fault
         if fault is not None:
             raise fault
-        await asyncio.sleep(self.late_s)
+        if self.held is not None:
+            await self.held.wait()
         return self.tsa.answer(request, self.lies, at=self.clock.now + self.off)
 
     async def connect(self) -> None:
@@ -370,12 +372,12 @@ async def test_a_trial_that_takes_long_is_not_felt_and_its_token_is_noted() -> N
         here.tsas["a"].fault = AWAY
         for _ in range(3):
             await here.authority()
-        here.tsas["a"].fault, here.tsas["a"].late_s = None, 0.6
+        here.tsas["a"].fault, here.tsas["a"].held = None, asyncio.Event()
         here.clock.pass_by(seconds=3)
         await here.room.watch.look()
-        began = asyncio.get_running_loop().time()
         assert await here.authority() == "b"
-        assert asyncio.get_running_loop().time() - began < 0.55
+        assert here.room.store.events[-1][0] == "timestamp.obtained"
+        here.tsas["a"].held.set()
         await here.room.obtaining.close()
         assert ("timestamp.surplus", "a") in [(event, about["authority"]) for event, about in here.room.store.events]
 
@@ -383,7 +385,8 @@ async def test_a_trial_that_takes_long_is_not_felt_and_its_token_is_noted() -> N
 async def test_nobody_is_asked_as_a_second_unless_officers_allow_it() -> None:
     async with place(entries(c={"status": "maintenance"})) as here:
         used_to(here, "a", seconds=0.01)
-        here.tsas["a"].late_s = 0.3
+        here.tsas["a"].held = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.3, here.tsas["a"].held.set)
         assert await here.authority() == "a"
         assert len(here.tsas["b"].asked) == 0
 
@@ -393,8 +396,10 @@ async def test_a_second_is_asked_beside_who_is_later_than_usual_within_its_budge
         used_to(here, "a", seconds=0.01)
         for _ in range(10):
             await here.authority()
-        here.tsas["a"].late_s = 0.3
-        assert [await here.authority() for _ in range(4)] == ["b", "b", "a", "a"]
+        here.tsas["a"].held = asyncio.Event()
+        assert [await here.authority() for _ in range(2)] == ["b", "b"]
+        asyncio.get_running_loop().call_later(0.3, here.tsas["a"].held.set)
+        assert [await here.authority() for _ in range(2)] == ["a", "a"]
         await here.room.obtaining.close()
         assert [event for event, _ in here.room.store.events].count("timestamp.surplus") == 2
 
