@@ -45,7 +45,12 @@ def ordered(world: World) -> issuance.CreateCredential:
 
 
 def granted(world: World, **changes: str) -> str:
-    named: dict[str, Any] = {"scope": issuance.CREATION, "user_id": "hanako", "authority": "blue", "certificate_profile": "seal"}
+    named: dict[str, Any] = {
+        "scope": issuance.CREATION,
+        "user_id": "hanako",
+        "authority": "blue",
+        "certificate_profile": "seal",
+    }
     return world.token(**(named | changes))
 
 
