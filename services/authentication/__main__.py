@@ -50,7 +50,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[messaging.bus.Han
     accounts = AccountStore(room.pool, room.audit)
     notices = make_notices(room.pool, room.audit, settings)
     add_pages = partial(add_signer_pages, store=accounts, bus=room.bus, trust=room.trust, settings=settings, now=_now)
-    registries = RegistrySource(settings.registry, room.trust) if settings.registry is not None else None
+    registries = RegistrySource(settings.registry, room.trust, room.registry) if settings.registry is not None else None
     if registries is not None:
         room.health.check("registry", registries.check)
     app = make_app(

@@ -58,7 +58,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
     settings = room.settings
     store = Store(room.pool, room.audit)
     metrics = Metrics(room.registry)
-    registry = RegistrySource(settings.registry, room.trust)
+    registry = RegistrySource(settings.registry, room.trust, room.registry)
     async with AsyncExitStack() as stack:
         token = await stack.enter_async_context(Token.open(settings.hsm))
         queues = await _queues(stack, room, registry, store, metrics, token)

@@ -39,7 +39,7 @@ def _now() -> datetime:
 @asynccontextmanager
 async def build(room: Room[Settings]) -> AsyncIterator[Handlers]:
     settings, trust, audit = room.settings, room.trust, room.audit
-    registries = RegistrySource(settings.registry, trust)
+    registries = RegistrySource(settings.registry, trust, room.registry)
     room.health.check("registry", registries.check)
     async with Token.open(settings.hsm) as hsm:
         room.health.check("hsm", hsm.probe)

@@ -326,6 +326,7 @@ class Bus:
 
     async def _consume(self, link: Link) -> None:
         await self._serving.wait()
+        self._metrics.may_hold(PREFETCH[self._room])
         for queue in queues_of(self._room):
             await link.consume(queue, prefetch=PREFETCH[self._room], deliver=self._deliver)
 

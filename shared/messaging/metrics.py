@@ -17,6 +17,7 @@ class Metrics:
             "rakkan_request_seconds", "Time in the handler", ("type",), registry=registry, buckets=_SECONDS
         )
         self._in_hand = Gauge("rakkan_in_hand", "Messages being handled now", ("type",), registry=registry)
+        self._hands = Gauge("rakkan_hands", "Messages of one queue that may be in hand at once", registry=registry)
         self._refused = Counter(
             "rakkan_envelopes_refused", "Messages whose envelope did not hold", ("code",), registry=registry
         )
@@ -29,6 +30,9 @@ class Metrics:
     def handled(self, type_: str, outcome: str, took_s: float) -> None:
         self._handled.labels(type_, outcome).inc()
         self._seconds.labels(type_).observe(took_s)
+
+    def may_hold(self, messages: int) -> None:
+        self._hands.set(messages)
 
     def refused_envelope(self, code: Code) -> None:
         self._refused.labels(code).inc()
