@@ -61,7 +61,7 @@ class TrustFiles(Section):
 
 
 class RegistryFiles(Section):
-    """The registry of trust services: CAs, TSAs and virtual services. See docs/operating.md."""
+    """The registry of trust services: CAs, TSAs and virtual services. See docs/operating/README.md."""
 
     file: Path
     signatures_file: Path

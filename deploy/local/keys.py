@@ -1,6 +1,6 @@
 """Every secret of the local stack, each in a file of its own, and the trust bundle with the public halves.
 
-In production an operator makes these and mounts them; see docs/operating.md.
+In production an operator makes these and mounts them; see docs/operating/README.md.
 """
 
 import base64

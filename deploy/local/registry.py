@@ -1,6 +1,6 @@
 """The registry of trust services of the local stack: its own CA and TSAs, signed by its two officers.
 
-In production officers write and sign it; see docs/operating.md.
+In production officers write and sign it; see docs/operating/README.md.
 """
 
 import json

@@ -104,7 +104,7 @@ def _tenants_and_clients(commands: "argparse._SubParsersAction[_Command]") -> No
         action="append",
         default=[],
         choices=get_args(ClientFlag),
-        help="what a client of an older kind needs (docs/partners.md); may be given again",
+        help="what a client of an older kind needs (docs/partners/README.md); may be given again",
     )
     _secret(client, "the client secret")
 

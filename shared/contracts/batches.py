@@ -14,7 +14,7 @@ Certificate = Annotated[bytes, Field(min_length=1, max_length=8192)]
 
 
 class SignedRequest(Part):
-    """A certification request with what it is ordered as (docs/certificates-by-hand.md)."""
+    """A certification request with what it is ordered as (docs/operating/certificates-by-hand.md)."""
 
     body: bytes
     """JSON, the exact bytes that are signed."""

@@ -34,7 +34,7 @@ from tests.support.by_hand import ByHand
 from tests.support.ordering import new_key, now, open_entry, order_for
 
 AUTHORITY = "by-post"
-PAGE = Path(__file__).parents[2] / "docs/certificates-by-hand.md"
+PAGE = Path(__file__).parents[2] / "docs/operating/certificates-by-hand.md"
 
 
 @dataclass

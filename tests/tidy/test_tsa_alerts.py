@@ -13,7 +13,7 @@ from tests.support.trust_services import ANCHOR
 
 ROOT = Path(__file__).parents[2]
 ALERTS = (ROOT / "deploy" / "prometheus" / "tsa-alerts.yml").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "time-stamping.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "operating" / "time-stamping-authorities.md").read_text(encoding="utf-8")
 
 
 def test_every_alert_has_its_part_in_the_runbook_and_the_other_way_round() -> None:
