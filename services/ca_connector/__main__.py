@@ -32,6 +32,7 @@ from shared.contracts.ca_connector import (
     ConfirmOrder,
     ListAuthorities,
     ListOrders,
+    NoteCertificate,
     NoteRevoked,
     OrderCertificate,
     ResolveOrder,
@@ -95,6 +96,7 @@ async def build(room: runtime.Room[Settings]) -> AsyncIterator[bus.Handlers]:
         yield {
             OrderCertificate: handlers.order_certificate,
             ConfirmOrder: handlers.confirm_order,
+            NoteCertificate: handlers.note_certificate,
             RevokeCertificate: handlers.revoke_certificate,
             ListAuthorities: overseeing.list_authorities,
             ListOrders: overseeing.list_orders,

@@ -5,6 +5,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Protocol
 
+import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,10 +19,14 @@ from services.ca_connector.orders import (
     check_same,
     decide,
     expect_confirmation,
+    fill,
 )
 from services.ca_connector.queues import Desk
-from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate, RevokeCertificate
+from shared.contracts.ca_connector import ConfirmOrder, NoteCertificate, OrderCertificate, RevokeCertificate
+from shared.errors import Code, RakkanError
 from shared.messaging import operation
+
+log = structlog.get_logger()
 
 
 class Store(Protocol):
@@ -72,6 +77,17 @@ class Handlers:
             await self.store.want_revocation(decided, reason=CESSATION_OF_OPERATION, now=self.now())
         self.queues.wake(decided.authority)
 
+    async def note_certificate(self, message: NoteCertificate) -> None:
+        """Take over a certificate that the SAM was brought by others, so that it is watched and can be revoked."""
+        order = await self.store.order(message.order_id)
+        filled = self._fill(order, message)
+        if filled is not order and not await self.store.record(order, filled, now=self.now()):
+            order = await self.store.order(message.order_id)
+            filled = self._fill(order, message)
+            if filled is not order and not await self.store.record(order, filled, now=self.now()):
+                raise RakkanError(Code.OVERLOADED, f"order {order.order_id} moves too fast")
+        self.queues.wake(order.authority)
+
     async def revoke_certificate(self, message: RevokeCertificate) -> None:
         """Make the wish durable. What is not issued yet is revoked when it is."""
         check_reason(message.reason)
@@ -81,11 +97,25 @@ class Handlers:
         await self.store.want_revocation(order, reason=message.reason, now=self.now())
         self.queues.wake(order.authority)
 
+    def _fill(self, order: Order, message: NoteCertificate) -> Order:
+        try:
+            return self._expecting(order, fill(order, message.chain))
+        except RakkanError as refusal:
+            # It is in use and nobody here will have it revoked: people have to.
+            serial = x509.load_der_x509_certificate(message.chain[0]).serial_number
+            log.error(  # noqa: TRY400 - a refusal, which dispatch logs as one
+                "certificate in use is not its order's", why=refusal.detail, serial_number=f"{serial:x}"
+            )
+            raise
+
     def _decide(self, order: Order, message: ConfirmOrder) -> Order:
-        decided = decide(order, accepted=message.accepted, reason=message.reason)
-        desk = self.queues.desks.get(order.authority)
-        waits = decided is not order and desk is not None and desk.authority.capabilities.confirms
-        return expect_confirmation(decided) if waits else decided
+        return self._expecting(order, decide(order, accepted=message.accepted, reason=message.reason))
+
+    def _expecting(self, before: Order, after: Order) -> Order:
+        """A CA may wait for the SAM's word on what it issued."""
+        desk = self.queues.desks.get(before.authority)
+        confirms = desk is not None and desk.authority.capabilities.confirms
+        return expect_confirmation(after) if confirms and before.state is State.ISSUED else after
 
 
 def _key_hash(csr: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """The one state machine of every order at every CA, and which revocations there are. Rules only, no I/O.
 
 SUBMITTED -> PENDING (handle, not before) -> ISSUED -> CONFIRMED | REJECTED. A CA that answers at once skips PENDING;
-one that will not issue ends in REJECTED. What comes twice changes nothing; what contradicts an end is CONFLICT.
+one that will not issue ends in REJECTED. A certificate that a partner brought to the SAM leads to CONFIRMED at once.
+What comes twice changes nothing; what contradicts an end is CONFLICT.
 
 UNKNOWN is what may have been issued or may not: nothing is asked of the CA again until an operator has looked there.
 A second certificate for a key would be worse than a late one.
@@ -40,6 +41,11 @@ BY_OPERATOR: Mapping[State, frozenset[State]] = {
 
 BY_SAM: Mapping[State, frozenset[State]] = {State.ISSUED: frozenset({State.CONFIRMED, State.REJECTED})}
 """Where the SAM's word can. Neither speaks for the other: what was issued is not the authority's to reject."""
+
+BROUGHT: Mapping[State, frozenset[State]] = dict.fromkeys(
+    (State.SUBMITTED, State.PENDING, State.UNKNOWN, State.ISSUED), frozenset({State.CONFIRMED})
+)
+"""Where a certificate that the SAM was brought past us can: it is issued and decided on at once."""
 
 CESSATION_OF_OPERATION = 5
 REASONS = frozenset({0, 1, 2, 3, 4, CESSATION_OF_OPERATION, 9, 10})
@@ -172,6 +178,18 @@ def decide(order: Order, *, accepted: bool, reason: str | None) -> Order:
     if order.state is to and order.chain:
         return order
     return _move(order, BY_SAM, to, reason=None if accepted else _reason(reason or ""))
+
+
+def fill(order: Order, chain: tuple[bytes, ...]) -> Order:
+    """The order after the SAM linked a certificate that came past us; the same object when it has that one already.
+
+    CONFLICT when it has another, or has ended without one.
+    """
+    if order.chain and order.chain[0] != chain[0]:
+        raise RakkanError(Code.CONFLICT, f"order {order.order_id} has another certificate")
+    if order.chain and order.state is State.CONFIRMED:
+        return order
+    return _move(order, BROUGHT, State.CONFIRMED, chain=order.chain or chain, reason=None, failures=0)
 
 
 def expect_confirmation(order: Order) -> Order:

@@ -179,6 +179,8 @@ class Store:
             await _accept(connection, after)
             await self._leaf(connection, "certificate.issued", after)
         elif after.state is State.CONFIRMED:
+            if not before.chain:
+                await self._leaf(connection, "certificate.brought", after)
             await self._leaf(connection, "certificate.confirmed", after)
         elif after.state is State.REJECTED and before.state is State.ISSUED:
             await self._leaf(connection, "certificate.rejected", after, outcome="refused")

@@ -35,6 +35,16 @@ class ConfirmOrder(Job):
     reason: Name | None = None
 
 
+class NoteCertificate(Job):
+    """A certificate that somebody else brought is linked: the order is filled, and nobody else is to fill it."""
+
+    TYPE: ClassVar[str] = "ca_connector.note_certificate.v1"
+
+    order_id: Identifier
+    chain: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=10)]
+    """DER, end entity first, the root may be missing. The SAM has checked it."""
+
+
 class RevokeCertificate(Job):
     """Revoke what was issued on an order (RFC 5280 5.3.1 reason, 7 does not exist)."""
 

@@ -94,6 +94,7 @@ ROUTES = {
         _route(svg.DestroyKey, "sam"),
         _route(ca_connector.OrderCertificate, "sam"),
         _route(ca_connector.ConfirmOrder, "sam"),
+        _route(ca_connector.NoteCertificate, "sam"),
         _route(ca_connector.RevokeCertificate, "sam"),
         _route(ca_connector.ListAuthorities, OPERATOR, timeout_s=15.0),
         _route(ca_connector.ListOrders, OPERATOR),

@@ -26,6 +26,7 @@ from services.ca_connector.orders import (
     advance,
     decide,
     expect_confirmation,
+    fill,
     lose,
 )
 from services.ca_connector.profile import RevokedCertificate, crl, root
@@ -33,6 +34,7 @@ from services.ca_connector.store import Store
 from services.ca_connector.store_lists import ListStore
 from services.ca_connector.store_queues import QueueStore
 from services.ca_connector.store_standing import StandingStore
+from services.ca_connector.store_status import StatusStore
 from shared.audit import AuditWriter
 from shared.contracts.sam import AcceptCertificate, NoteCertificateStatus, RefuseOrder
 from shared.database import Pool, connect_pool
@@ -154,6 +156,32 @@ async def test_telling_again_is_the_same_message(store: Store, pool: Pool) -> No
     await pool.execute("delete from outbox")
     await store.repeat(order)
     assert list(await posted(pool)) == [f"accept:{order.order_id}"]
+
+
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.PENDING, State.UNKNOWN])
+async def test_a_certificate_that_was_brought_ends_the_order_and_is_told_to_nobody(
+    store: Store, pool: Pool, audit: AuditWriter, state: State
+) -> None:
+    authority = secrets.token_hex(4)
+    order = await submitted(store, authority=authority)
+    moves = {State.PENDING: advance(order, Pending(b"handle", NOW)), State.UNKNOWN: lose(order, "no answer")}
+    if state in moves:
+        assert await store.record(order, moves[state], now=NOW)
+        order = moves[state]
+    filled = fill(order, ISSUED.chain)
+    assert await store.record(order, filled, now=NOW)
+    assert not await store.record(order, filled, now=NOW)
+    kept = await store.order(order.order_id)
+    assert (kept.state, kept.chain) == (State.CONFIRMED, ISSUED.chain)
+    assert await posted(pool) == {}
+    told = await leaves(pool, order.order_id)
+    assert [leaf["event_type"] for leaf in told][-2:] == ["certificate.brought", "certificate.confirmed"]
+    assert told[-1]["subject"]["serial_number"] == f"{CA.serial_number:x}"
+    standing = StandingStore(pool)
+    (row,) = await standing.orders(authority=authority, state="CONFIRMED", orders_max=9)
+    assert row["serial_number"] == f"{CA.serial_number:x}"
+    expiring = StatusStore(pool, audit).expiring(now=NOW, within=timedelta(days=2), orders_max=1000)
+    assert order.order_id in {one.order_id for one in await expiring}
 
 
 async def test_a_refusal_is_posted_and_ends_the_order(store: Store, pool: Pool) -> None:
@@ -372,7 +400,7 @@ async def test_a_crl_that_cannot_be_signed_revokes_nothing(lists: ListStore, poo
     assert await pool.fetchval("select count(*) from revoked_certificates where authority = $1", authority) == 0
 
 
-REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.RaiseError)
+REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.RaiseError, asyncpg.CheckViolationError)
 FORBIDDEN_MOVES = [
     ("SUBMITTED", "CONFIRMED"),
     ("CONFIRMED", "ISSUED"),

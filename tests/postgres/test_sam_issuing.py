@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from deploy.local.stack import Stack
 from services.sam.handlers import ending
 from services.sam.rows import State
 from shared.algorithms import Hash, Scheme
+from shared.contracts.ca_connector import NoteCertificate
 from shared.contracts.issuance import (
     CheckIssuance,
     InstallCertificate,
@@ -258,8 +260,12 @@ async def test_a_certificate_by_hand_is_checked_like_any_other(partner: Partner)
     assert await code_of(install(issuer=partner.rival)) is Code.CERTIFICATE_REFUSED
     assert (await partner.row(made.credential_id)).state is State.ORDERED
     await install()
-    assert (await partner.row(made.credential_id)).state is State.ACTIVE
+    linked = await partner.row(made.credential_id)
+    assert linked.state is State.ACTIVE
     assert await code_of(install()) is Code.CREDENTIAL_DISABLED
+    brought = await partner.sam.pool.fetch("select body from outbox where message_id = $1", f"brought:{row.order_id}")
+    (note,) = (NoteCertificate.model_validate_json(one["body"]) for one in brought)
+    assert (note.order_id, note.chain) == (linked.order_id, linked.chain)
 
 
 async def test_no_certificate_is_installed_where_the_ca_issues_itself(partner: Partner) -> None:
@@ -315,7 +321,7 @@ async def test_a_key_for_once_signs_once_and_is_destroyed(partner: Partner, monk
     assert await sign(partner, credential_id, sad) == signed  # a lost answer is asked for again
     await swept(partner)
     assert (await partner.row(credential_id)).state is State.ACTIVE
-    monkeypatch.setattr(ending, "_KEPT_AFTER_SPENDING", ending.timedelta())
+    monkeypatch.setattr(ending, "_KEPT_AFTER_SPENDING", timedelta())
     await swept(partner)
     row = await partner.row(credential_id)
     assert (row.state, row.ending) == (State.ENDED, "spent")
@@ -352,7 +358,7 @@ async def test_a_key_for_once_that_comes_to_nothing_leaves_nothing_behind(
         await partner.prepare(made.credential_id)
     if reached == "active":
         await partner.issued(made.credential_id)
-    monkeypatch.setattr(ending, "_UNUSED", ending.timedelta())
+    monkeypatch.setattr(ending, "_UNUSED", timedelta())
     await swept(partner)
     await partner.enrollment.handle(EndCredential(credential_id=made.credential_id))
     row = await partner.row(made.credential_id)

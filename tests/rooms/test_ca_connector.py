@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.ca_connector.authorities import Capabilities
 from services.ca_connector.breaker import BreakerState
 from services.ca_connector.orders import Issued, Order, Outcome, Pending, Refused, State
-from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate, RevokeCertificate
+from shared.contracts.ca_connector import ConfirmOrder, NoteCertificate, OrderCertificate, RevokeCertificate
 from shared.errors import Code, RakkanError
 from shared.settings import SettingsError
 from tests.support.ca_connector import ConnectorRoom, FakeAuthority, registry_of
@@ -356,6 +357,7 @@ async def test_an_authority_that_waits_for_the_sams_word_hears_it_though_it_was_
 async def test_nothing_can_be_said_of_an_order_that_is_not_known(blue: Blue) -> None:
     for work in (
         blue.room.handlers.confirm_order(ConfirmOrder(order_id="o-1", accepted=True)),
+        blue.room.handlers.note_certificate(NoteCertificate(order_id="o-1", chain=CHAIN)),
         blue.room.handlers.revoke_certificate(RevokeCertificate(order_id="o-1", reason=1)),
     ):
         with pytest.raises(RakkanError) as refusal:
@@ -368,6 +370,53 @@ async def test_the_sam_does_not_confirm_what_was_not_issued(blue: Blue) -> None:
     with pytest.raises(RakkanError) as refusal:
         await blue.room.handlers.confirm_order(ConfirmOrder(order_id="o-1", accepted=True))
     assert refusal.value.code is Code.CONFLICT
+
+
+# A certificate that was brought past the connector
+
+PLACED: dict[State, tuple[Outcome | RakkanError, ...]] = {
+    State.SUBMITTED: (RakkanError(Code.AUTHORITY_UNAVAILABLE),),
+    State.PENDING: (Pending(b"handle"),),
+    State.UNKNOWN: (RakkanError(Code.INDETERMINATE),),
+    State.ISSUED: (ISSUED,),
+}
+
+
+@pytest.mark.parametrize("state", PLACED)
+async def test_a_certificate_that_was_brought_fills_its_order_once_and_can_be_revoked(blue: Blue, state: State) -> None:
+    assert (await blue.place(*PLACED[state])).state is state
+    for _ in range(2):
+        await blue.room.handlers.note_certificate(NoteCertificate(order_id="o-1", chain=CHAIN))
+    assert (blue.order.state, blue.order.chain) == (State.CONFIRMED, CHAIN)
+    blue.outcomes = [Issued(ANOTHER)]
+    await blue.room.work(later=HOUR)
+    assert len(blue.asked) == 1
+    await blue.room.handlers.revoke_certificate(RevokeCertificate(order_id="o-1", reason=1))
+    await blue.room.work()
+    assert (blue.revoked, blue.room.store.noted) == ([("o-1", 1)], ["o-1"])
+
+
+@pytest.mark.parametrize("outcome", [ISSUED, Refused("no such person")])
+async def test_a_brought_certificate_that_is_not_the_orders_is_a_conflict(blue: Blue, outcome: Outcome) -> None:
+    order = await blue.place(outcome)
+    with pytest.raises(RakkanError) as refusal, structlog.testing.capture_logs() as logs:
+        await blue.room.handlers.note_certificate(NoteCertificate(order_id="o-1", chain=ANOTHER))
+    assert refusal.value.code is Code.CONFLICT
+    assert blue.order == order
+    assert [line["event"] for line in logs] == ["certificate in use is not its order's"]
+
+
+async def test_an_authority_that_issues_what_was_brought_meanwhile_takes_it_back(blue: Blue) -> None:
+    submit = blue.submit
+
+    async def brought_first(order: Order) -> Outcome:
+        await blue.room.handlers.note_certificate(NoteCertificate(order_id="o-1", chain=CHAIN))
+        return await submit(order)
+
+    blue.submit = brought_first  # type: ignore[method-assign]  # a partner is faster
+    order = await blue.place(Issued(ANOTHER))
+    assert (order.state, order.chain) == (State.CONFIRMED, CHAIN)
+    assert blue.revoked == [("o-1", 5)]
 
 
 # Revocation

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.ca_connector.orders import (
+    BROUGHT,
     BY_AUTHORITY,
     BY_OPERATOR,
     BY_SAM,
@@ -28,6 +29,7 @@ from services.ca_connector.orders import (
     check_same,
     decide,
     expect_confirmation,
+    fill,
     is_given_up,
     lose,
     resolve,
@@ -94,6 +96,8 @@ def test_every_move_that_is_not_in_the_table_is_refused(state: State, to: State)
         accepted = to is State.CONFIRMED
         allowed = to in BY_SAM.get(state, ()) or state is to
         expect(lambda: decide(order, accepted=accepted, reason="no"), to, allowed=allowed)
+    if to is State.CONFIRMED:
+        expect(lambda: fill(order, CHAIN), to, allowed=to in BROUGHT.get(state, ()) or state is to)
     if to is State.UNKNOWN:
         expect(lambda: lose(order, "why"), to, allowed=to in BY_AUTHORITY.get(state, ()))
     assert not any(State.SUBMITTED in moves for moves in (*BY_AUTHORITY.values(), *BY_SAM.values()))
@@ -112,6 +116,17 @@ def test_the_same_word_again_changes_nothing() -> None:
     for state in (State.CONFIRMED, State.REJECTED):
         order = at(state)
         assert decide(order, accepted=state is State.CONFIRMED, reason="again") is order
+
+
+def test_what_was_brought_fills_an_order_once_and_no_other_certificate_takes_its_place() -> None:
+    filled = fill(advance(ORDER, PENDING), CHAIN)
+    assert (filled.state, filled.chain, filled.handle) == (State.CONFIRMED, CHAIN, b"handle")
+    assert fill(filled, CHAIN) is filled
+    assert fill(filled, CHAIN[:1]) is filled  # without the root it is the same certificate
+    for order in (filled, at(State.ISSUED), at(State.REJECTED)):
+        with pytest.raises(RakkanError) as refusal:
+            fill(order, (b"another",))
+        assert refusal.value.code is Code.CONFLICT
 
 
 def test_what_was_never_issued_cannot_be_rejected_by_the_sam_again() -> None:

@@ -18,13 +18,14 @@ from services.sam.endings import end, post_destruction
 from services.sam.rows import Credential, Signer, State
 from shared.audit import AuditWriter
 from shared.contracts.base import R, Request
-from shared.contracts.ca_connector import ConfirmOrder, OrderCertificate
+from shared.contracts.ca_connector import ConfirmOrder, NoteCertificate, OrderCertificate
 from shared.contracts.sam import AcceptCertificate, PrepareCredential, RefuseOrder
 from shared.contracts.svg import GenerateKey, SignDigests
 from shared.database import Connection
 from shared.errors import Code, RakkanError
 from shared.messaging import operation, outbox
 from shared.origin import KeyOrigin, sign_origin
+from shared.registry import CertificateProfile
 
 _REASON_MAX = 255
 
@@ -87,6 +88,9 @@ class OrderingHandlers:
         """Link what came by hand; CERTIFICATE_REFUSED leaves everything as it was, so that the right one can follow."""
         not_after = await self._check(connection, credential, chain)
         await self._link(connection, credential, chain, not_after)
+        # The connector watches and revokes only what it knows.
+        note = NoteCertificate(order_id=credential.order_id or credential.credential_id, chain=chain)
+        await outbox.post(connection, note, message_id=f"brought:{note.order_id}")
 
     async def refuse_order(self, job: RefuseOrder) -> None:
         """The authority will not issue: say so where the operator looks."""
