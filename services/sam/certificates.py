@@ -83,7 +83,12 @@ class CertificationRequest:
 
 
 def request_for(
-    signer: Signer, public_key: bytes, key_algorithm: KeyAlgorithm, profile: CertificateProfile
+    signer: Signer,
+    public_key: bytes,
+    key_algorithm: KeyAlgorithm,
+    profile: CertificateProfile,
+    *,
+    dns_name: str | None = None,
 ) -> CertificationRequest:
     """The request for a signer's key: the same every time, so that repeating a step repeats nothing else."""
     algorithm, name = _REQUEST_ALGORITHMS[key_algorithm.family]
@@ -92,10 +97,28 @@ def request_for(
             "version": "v1",
             "subject": asn1_x509.Name.load(subject_of(signer, profile).public_bytes()),
             "subject_pk_info": keys.PublicKeyInfo.load(public_key),
-            "attributes": [],
+            "attributes": [] if dns_name is None else [_names(dns_name)],
         }
     )
     return CertificationRequest(information.dump(), algorithm, name)
+
+
+def _names(dns_name: str) -> dict[str, Any]:
+    """The attribute that asks for this name (RFC 2985 5.4.2)."""
+    names = asn1_x509.GeneralNames([asn1_x509.GeneralName("dns_name", dns_name)])
+    extension = {"extn_id": "subject_alt_name", "critical": False, "extn_value": names}
+    return {"type": "extension_request", "values": [[extension]]}
+
+
+def dns_name_of(credential_id: str, profile: CertificateProfile) -> str | None:
+    """The name that the profile adds to the subject; nothing where it adds none.
+
+    PROFILE_UNKNOWN when the credential's id cannot be in a DNS name.
+    """
+    try:
+        return profile.dns_name_of(credential_id)
+    except ValueError as fault:
+        raise RakkanError(Code.PROFILE_UNKNOWN, str(fault)) from None
 
 
 def subject_of(signer: Signer, profile: CertificateProfile) -> x509.Name:
@@ -115,7 +138,7 @@ def subject_of(signer: Signer, profile: CertificateProfile) -> x509.Name:
     return x509.Name([x509.NameAttribute(_ATTRIBUTES[one], text) for one in profile.subject if (text := verified[one])])
 
 
-def check_request(der: bytes, *, public_key: bytes, subject: x509.Name) -> None:
+def check_request(der: bytes, *, public_key: bytes, subject: x509.Name, dns_name: str | None = None) -> None:
     """Raise unless this is the request for this key and subject, and the key itself signed it: its proof of possession.
 
     CERTIFICATE_REFUSED, since no certificate may be linked on another one.
@@ -124,12 +147,15 @@ def check_request(der: bytes, *, public_key: bytes, subject: x509.Name) -> None:
         request = x509.load_der_x509_csr(der)
         holds = request.is_signature_valid
         key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        names = _dns_names(request.extensions)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension):
         raise _refused("the request cannot be read") from None
     if not holds:
         raise _refused("the request is not signed by its key")
     if _encoded(key) != public_key or request.subject != subject:
         raise _refused("the request is for another key or subject")
+    if names != ([] if dns_name is None else [dns_name]):
+        raise _refused("the request is for another DNS name")
 
 
 def check_certificate(
@@ -140,12 +166,14 @@ def check_certificate(
     ca: CertificationAuthority,
     profile: CertificateProfile,
     now: datetime,
+    dns_name: str | None = None,
 ) -> datetime:
     """The end of the certificate's validity, or CERTIFICATE_REFUSED with what is wrong with it."""
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         extensions = certificates[0].extensions
         encoded = _encoded(certificates[0].public_key())
+        names = _dns_names(extensions)
     except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as fault:
         raise _refused(f"not a usable certificate: {fault}") from None
     leaf = certificates[0]
@@ -153,6 +181,8 @@ def check_certificate(
         raise _refused("for another key")
     if leaf.subject != subject:
         raise _refused(f"for another subject: {leaf.subject.rfc4514_string()}")
+    if dns_name is not None and names != [dns_name]:
+        raise _refused(f"its DNS name is not {dns_name} alone")
     _check_profile(leaf, extensions, profile)
     _check_path(certificates, ca, now=now)
     return leaf.not_valid_after_utc.astimezone(UTC)
@@ -248,6 +278,11 @@ def _find(extensions: x509.Extensions, kind: type[E]) -> E | None:
         return extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
+
+
+def _dns_names(extensions: x509.Extensions) -> list[str]:
+    names = _find(extensions, x509.SubjectAlternativeName)
+    return [] if names is None else names.get_values_for_type(x509.DNSName)
 
 
 def _encoded(key: Any) -> bytes:

@@ -5,6 +5,7 @@ anchors and profiles it checks certificates by, the TSA connector its authoritie
 Secrets never stand in it: a connection names a secret, and the room that needs it has a file of that name.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
@@ -15,6 +16,23 @@ from cryptography import x509
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.algorithms import Hash, KeyAlgorithm
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})+")
+_CREDENTIAL_ID = "{credential_id}"
+
+
+def _one_dns_name(text: str) -> str:
+    if not _DNS_NAME.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no DNS name")
+    return text
+
+
+def _names_each_credential(template: str) -> str:
+    if template.count(_CREDENTIAL_ID) != 1:
+        raise ValueError(f"a DNS name with {_CREDENTIAL_ID} in it once is wanted, and with no other placeholder")
+    _one_dns_name(template.replace(_CREDENTIAL_ID, "c").lower())
+    return template
 
 
 def _one_certificate(pem: str) -> str:
@@ -74,6 +92,10 @@ class CertificateProfile(Entry):
     subject_type: Literal["natural", "legal", "seal"] = "natural"
     subject: tuple[SubjectAttribute, ...] = ("country", "organization", "common_name", "serial_number")
     """The subject's attributes in order; those the signer has not are left out."""
+    dns_name: Annotated[str, StringConstraints(max_length=255), AfterValidator(_names_each_credential)] | None = None
+    """For private ACME CAs only, which certify nobody who is no machine: such as `{credential_id}.signers.example`.
+
+    The SAM puts it beside the subject into its request (subjectAltName), and demands it in the certificate."""
     key_algorithms: tuple[KeyAlgorithm, ...] = (KeyAlgorithm.P256,)
     validity_days_max: int = Field(default=1826, ge=1, le=3660)
     key_usages: tuple[KeyUsage, ...] = ("content_commitment",)
@@ -90,6 +112,12 @@ class CertificateProfile(Entry):
     """Renew by itself so long before the end; nothing: only when told."""
     rekey_on_renewal: bool = True
     """With a new key, as ETSI EN 319 411-1 wants it by default."""
+
+    def dns_name_of(self, credential_id: str) -> str | None:
+        """The template's name for this credential, in lower case. ValueError when its id cannot be in a DNS name."""
+        if self.dns_name is None:
+            return None
+        return _one_dns_name(self.dns_name.replace(_CREDENTIAL_ID, credential_id).lower())
 
 
 class StatusSource(Entry):

@@ -41,6 +41,11 @@ def registry(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def profiled(**members: Any) -> dict[str, Any]:
+    """A change of the registry: the one profile says this besides."""
+    return {"certification_authorities": {"one": CA | {"profiles": {"signing": {"label": "S"} | members}}}}
+
+
 def officers() -> RegistryOfficers:
     people = ((ANN, "ann"), (ANN_TOO, "ann"), (BEA, "bea"))
     keys = {key_id_of(key.public_key()): (key.public_key(), name) for key, name in people}
@@ -112,6 +117,12 @@ def test_one_changed_byte_ends_every_signature() -> None:
         ({"certification_authorities": {"one": CA | {"default_profile": "sealing"}}}, "sealing is none"),
         ({"certification_authorities": {"one": CA | {"anchors": ["no certificate"]}}}, "anchors"),
         ({"certification_authorities": {"One": CA}}, "One"),
+        (profiled(dns_name="signers.example"), "with {credential_id} in it once"),
+        (profiled(dns_name="{credential_id}.{credential_id}.example"), "with {credential_id} in it once"),
+        (profiled(dns_name="{credential_id}.{tenant_id}.example"), "is no DNS name"),
+        (profiled(dns_name="{credential_id}_at.example"), "is no DNS name"),
+        (profiled(dns_name="*.{credential_id}.example"), "is no DNS name"),
+        (profiled(dns_name="{credential_id}"), "is no DNS name"),
         ({"time_stamping_authorities": {"clock": TSA | {"login": {"kind": "basic"}}}}, "needs username, secret"),
         ({"time_stamping_authorities": {"clock": TSA | {"anchors": []}}}, "anchors"),
         ({"time_stamping_authorities": {"clock": TSA | {"url": "ftp://tsa.example"}}}, "url"),

@@ -68,6 +68,34 @@ def test_a_request_that_its_key_did_not_sign_or_that_is_for_another_is_refused()
             certificates.check_request(der, public_key=spki(key), subject=subject)
 
 
+NAMING = CertificateProfile(label="By ACME", validity_days_max=366, dns_name="{credential_id}.Signers.example")
+DNS_NAME = "contracts-2.signers.example"
+
+
+def test_a_profile_for_acme_adds_the_credentials_dns_name_to_the_request() -> None:
+    assert certificates.dns_name_of("Contracts-2", NAMING) == DNS_NAME
+    assert certificates.dns_name_of("Contracts-2", PLAIN) is None
+    request = certificates.request_for(SIGNER, spki(KEY), KeyAlgorithm.P256, NAMING, dns_name=DNS_NAME)
+    der = signed(request, KEY)
+    certificates.check_request(der, public_key=spki(KEY), subject=SUBJECT, dns_name=DNS_NAME)
+    read = x509.load_der_x509_csr(der)
+    assert read.subject == SUBJECT
+    (asked,) = read.extensions
+    assert asked.value == x509.SubjectAlternativeName([x509.DNSName(DNS_NAME)])
+    assert not asked.critical
+    plain = signed(certificates.request_for(SIGNER, spki(KEY), KeyAlgorithm.P256, PLAIN), KEY)
+    for other, expected in ((der, None), (der, "contracts-3.signers.example"), (plain, DNS_NAME)):
+        with pytest.raises(RakkanError, match="another DNS name"):
+            certificates.check_request(other, public_key=spki(KEY), subject=SUBJECT, dns_name=expected)
+
+
+@pytest.mark.parametrize("credential_id", ["with_underscore", "hanako@home", "a..b", "ends-", "x" * 64])
+def test_a_credential_whose_id_cannot_be_in_a_dns_name_is_refused_where_one_is_wanted(credential_id: str) -> None:
+    with pytest.raises(RakkanError, match="no DNS name") as refused:
+        certificates.dns_name_of(credential_id, NAMING)
+    assert refused.value.code is Code.PROFILE_UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("changes", "template", "subject"),
     [
@@ -117,10 +145,12 @@ def check(
     *,
     ca: CertificationAuthority | None = None,
     profile: CertificateProfile = PLAIN,
+    dns_name: str | None = None,
 ) -> datetime:
     der = tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in chain)
+    ca = ca or ca_of(ROOT.certificate)
     return certificates.check_certificate(
-        der, public_key=spki(KEY), subject=SUBJECT, ca=ca or ca_of(ROOT.certificate), profile=profile, now=NOW
+        der, public_key=spki(KEY), subject=SUBJECT, ca=ca, profile=profile, now=NOW, dns_name=dns_name
     )
 
 
@@ -144,7 +174,7 @@ def test_an_anchor_of_the_same_name_does_not_hide_the_right_one() -> None:
     assert check([issue(ROOT, SUBJECT, KEY)], ca=ca_of(IMPOSTOR.certificate, ROOT.certificate))
 
 
-def made(issuer: CA = ROOT, *, hash_: hashes.HashAlgorithm | None = None, **more: Any) -> x509.Certificate:
+def made(issuer: CA = ROOT, *, hash_: hashes.SHA224 | None = None, **more: Any) -> x509.Certificate:
     """A certificate with the extensions asked for, all of them good unless changed."""
     builder = (
         x509.CertificateBuilder()
@@ -166,6 +196,9 @@ def made(issuer: CA = ROOT, *, hash_: hashes.HashAlgorithm | None = None, **more
         builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
     if more.get("ca"):
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if "names" in more:
+        names = [x509.DNSName(one) for one in more["names"]]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if more.get("strange"):
         strange = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), b"\x05\x00")
         builder = builder.add_extension(strange, critical=True)
@@ -213,6 +246,18 @@ def test_a_certificate_that_is_not_what_was_ordered_is_refused(changes: dict[str
     with pytest.raises(RakkanError, match=words) as refused:
         check([made(**changes)], profile=FULL)
     assert refused.value.code is Code.CERTIFICATE_REFUSED
+
+
+def test_the_dns_name_that_was_asked_for_stands_in_the_certificate_and_no_other() -> None:
+    assert check([made(names=[DNS_NAME])], dns_name=DNS_NAME)
+    for certificate in (
+        made(),
+        made(names=["contracts-3.signers.example"]),
+        made(names=[DNS_NAME, "elsewhere.example"]),
+    ):
+        with pytest.raises(RakkanError, match="DNS name is not") as refused:
+            check([certificate], dns_name=DNS_NAME)
+        assert refused.value.code is Code.CERTIFICATE_REFUSED
 
 
 @pytest.mark.parametrize(

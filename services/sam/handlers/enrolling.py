@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from services.sam import factors
 from services.sam.activating import Activator
 from services.sam.authorities import Registries, check_may_order
+from services.sam.certificates import dns_name_of
 from services.sam.rows import PASSKEY, Credential, RowSeal, Signer, State
 from services.sam.settings import Factors
 from shared.audit import AuditWriter
@@ -97,7 +98,7 @@ class EnrollingHandlers:
         registry = self.registries.current
         ca = registry.certification_authorities.get(request.authority)
         certificate_profile = request.certificate_profile or (ca.default_profile if ca else "")
-        check_may_order(
+        found = check_may_order(
             registry,
             authority=request.authority,
             profile=certificate_profile,
@@ -132,6 +133,7 @@ class EnrollingHandlers:
             assurance=request.assurance,
             certificate_profile=certificate_profile,
         )
+        dns_name_of(request.credential_id, found)  # refused now, not when its key is made
         async with self.store.transaction() as connection:
             if not await self.store.add_credential(connection, wanted):
                 existing = await self.store.credential(request.credential_id)

@@ -145,14 +145,16 @@ class OrderingHandlers:
         """The request, signed by the key: the one thing a key signs before its certificate is linked (X-03)."""
         _, profile = find_profile(self.registries.current, credential.authority, credential.certificate_profile)
         public_key = credential.public_key or b""
-        request = certificates.request_for(signer, public_key, credential.key_algorithm, profile)
+        dns_name = _dns_name(credential, profile)
+        request = certificates.request_for(signer, public_key, credential.key_algorithm, profile, dns_name=dns_name)
         operation_id, activation = self.activator.for_request(
             credential, signer, request.algorithm, request.to_be_signed
         )
         share = self.activator.sealed_share(credential, message=SignDigests.TYPE, operation_id=operation_id)
         signed = await self.bus.ask(SignDigests(activation=activation, share=share))
         csr = request.signed(signed.values[0])
-        certificates.check_request(csr, public_key=public_key, subject=certificates.subject_of(signer, profile))
+        subject = certificates.subject_of(signer, profile)
+        certificates.check_request(csr, public_key=public_key, subject=subject, dns_name=dns_name)
         return csr
 
     async def _order(self, credential: Credential, signer: Signer) -> None:
@@ -188,11 +190,12 @@ class OrderingHandlers:
         """The end of its validity, when the certificate is for this key, this subject, this CA and this profile."""
         signer = await self.store.signer(credential.signer_id, connection)
         ca, profile = find_profile(self.registries.current, credential.authority, credential.certificate_profile)
+        key, dns_name = credential.public_key or b"", _dns_name(credential, profile)
         subject = certificates.subject_of(signer, profile)
         if credential.csr is not None:  # orders of before the SAM kept its requests have none
-            certificates.check_request(credential.csr, public_key=credential.public_key or b"", subject=subject)
+            certificates.check_request(credential.csr, public_key=key, subject=subject, dns_name=dns_name)
         return certificates.check_certificate(
-            chain, public_key=credential.public_key or b"", subject=subject, ca=ca, profile=profile, now=self.now()
+            chain, public_key=key, subject=subject, ca=ca, profile=profile, now=self.now(), dns_name=dns_name
         )
 
     async def _accept(self, connection: Connection, credential: Credential, chain: tuple[bytes, ...]) -> None:
@@ -298,6 +301,11 @@ class OrderingHandlers:
 
 def new_order_id() -> str:
     return f"r{random.token_hex(12)}"
+
+
+def _dns_name(credential: Credential, profile: CertificateProfile) -> str | None:
+    """The same for every key of a credential."""
+    return certificates.dns_name_of(credential.supersedes or credential.credential_id, profile)
 
 
 async def _confirm(connection: Connection, order_id: str, *, refused: str | None = None) -> None:
