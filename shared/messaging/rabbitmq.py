@@ -60,8 +60,8 @@ class Delivery:
         await self._settle(self._message.reject(requeue=again))
 
     async def _settle(self, settling: Awaitable[None]) -> None:
-        with suppress(*_TROUBLE):  # the link is gone, and with it the delivery: it comes again
-            await settling
+        with suppress(*_TROUBLE, LinkLostError):  # the link is gone, and with it the delivery: it comes again
+            await _uncancelled(settling)
 
 
 class Link:
@@ -261,11 +261,18 @@ async def _connect(settings: Broker, sender: str) -> AbstractConnection:
 
 
 async def _uncancelled(work: Awaitable[T]) -> T:
-    """A vanished peer shows as CancelledError although nobody cancelled us, and would stop the service (T9)."""
+    """A vanished peer shows as CancelledError although nobody cancelled us, and would stop the service (T9).
+
+    Or as an Exception of no kind at all: what aiormq ends its waiters with when it knows no reason.
+    """
     task = asyncio.current_task()
     try:
         return await work
     except asyncio.CancelledError:
         if task is not None and task.cancelling() == 0:
-            raise LinkLostError("the connection died under a publish") from None
+            raise LinkLostError("the connection died under us") from None
         raise
+    except Exception as error:  # only the one that has no kind is taken for a lost link
+        if type(error) is not Exception:
+            raise
+        raise LinkLostError("the connection ended without a reason") from None

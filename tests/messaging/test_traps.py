@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import aio_pika
 import pytest
@@ -14,7 +15,7 @@ from shared.contracts.tsa_connector import Timestamp, Timestamps
 from shared.errors import Code, RakkanError
 from shared.messaging import operation
 from shared.messaging.bus import Bus
-from shared.messaging.rabbitmq import Link, LinkLostError, open_link
+from shared.messaging.rabbitmq import Delivery, Link, LinkLostError, open_link
 from tests.support.buses import broker_settings, bus_of
 from tests.support.timestamps import ANSWER, asking
 
@@ -197,3 +198,33 @@ async def test_asks_under_a_killed_broker_leave_the_floor_to_others(broker: Stac
                     await asyncio.sleep(0.01)
             outcomes = await asyncio.gather(*asks, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {RakkanError}
+
+
+class Gone:
+    """A message whose link ended while it was settled."""
+
+    def __init__(self, end: BaseException) -> None:
+        self._end = end
+
+    async def ack(self) -> None:
+        raise self._end
+
+    async def reject(self, *, requeue: bool) -> None:
+        raise self._end
+
+
+def delivery_of(message: Any) -> Delivery:
+    return Delivery(queue="sam.requests", body=b"", reply_to="", _message=message)
+
+
+@pytest.mark.parametrize(
+    "end", [Exception(), asyncio.CancelledError(), ConnectionResetError(), RuntimeError("closed")], ids=repr
+)
+async def test_t9_a_delivery_whose_link_ends_is_not_settled_and_nobody_fails(end: BaseException) -> None:
+    await delivery_of(Gone(end)).accept()
+    await delivery_of(Gone(end)).reject(again=True)
+
+
+async def test_a_fault_of_ours_in_settling_is_not_taken_for_a_lost_link() -> None:
+    with pytest.raises(ValueError, match="ours"):
+        await delivery_of(Gone(ValueError("ours"))).accept()
