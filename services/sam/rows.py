@@ -80,8 +80,8 @@ class Credential:
         "one_time": False,
         "ending": "",
         "revoke_as": 5,
+        "status_checked_at": None,
     }
-    UNSEALED: ClassVar[frozenset[str]] = frozenset({"status_checked_at"})
 
     credential_id: str
     signer_id: str
@@ -120,7 +120,7 @@ class Credential:
     revoke_as: int | None = 5
     """How its certificate is revoked when it ends (RFC 5280 5.3.1); None: it is not."""
     status_checked_at: datetime | None = None
-    """When its CA last said what `certificate_status` says."""
+    """When its CA last said what `certificate_status` says: nothing older takes a suspension back."""
 
     @property
     def audit_subject(self) -> dict[str, str]:

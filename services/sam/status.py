@@ -43,7 +43,9 @@ def check_good(
         if status.state != "valid":
             raise RakkanError(Code.CERTIFICATE_REFUSED, f"the OCSP answer says {status.state}")
         said_at = answer.this_update_utc
-    if since is not None and said_at < since:
+    if since is None:
+        raise RakkanError(Code.CERTIFICATE_REFUSED, "nobody knows since when it is suspended")
+    if said_at < since:
         raise RakkanError(Code.CERTIFICATE_REFUSED, "older than what it is to undo")
     return said_at
 

@@ -1,11 +1,13 @@
 """What becomes of a credential: renewed, given a new key, suspended, revoked, run out, and its key destroyed."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 from cryptography import x509
+from cryptography.x509.ocsp import OCSPCertStatus
 
 from deploy.local.stack import Stack
 from services.sam.handlers.reading import facts_of
@@ -29,6 +31,7 @@ from shared.messaging import operation
 from shared.settings import Database
 from tests.support.enrollments import code_of, new_enrollment
 from tests.support.issuance import Partner, crl
+from tests.support.published import answer
 from tests.support.sam import PIN, SIGNING
 
 DIGEST = b"d" * 32
@@ -384,11 +387,61 @@ async def test_a_suspended_certificate_stops_its_key_at_once_and_comes_back_with
     assert await authorize(partner, active.credential_id)
 
 
+async def test_an_ocsp_answer_brings_a_suspended_certificate_back_too(partner: Partner, active: Credential) -> None:
+    now = partner.sam.clock.now()
+    root, leaf = partner.enrollment.root, x509.load_der_x509_certificate(active.chain[0])
+    other = await partner.certificate(active)  # of another serial number
+    await note(partner, active, "suspended", checked_at=now - timedelta(minutes=5))
+    wrong = {
+        "another CA's": answer(partner.rival, leaf, at=now),
+        "about another": answer(root, other, at=now),
+        "older than the news": answer(root, leaf, at=now - timedelta(hours=1)),
+        "on hold": answer(root, leaf, at=now, reason=x509.ReasonFlags.certificate_hold),
+        "revoked": answer(root, leaf, at=now, reason=x509.ReasonFlags.key_compromise),
+        "unknown": answer(root, leaf, at=now, status=OCSPCertStatus.UNKNOWN),
+    }
+    for name, evidence in wrong.items():
+        row = await note(partner, active, "valid", evidence=evidence)
+        assert row.certificate_status == "suspended", name
+    row = await note(partner, active, "valid", evidence=answer(root, leaf, at=now))
+    assert row.certificate_status == "valid"
+    assert await authorize(partner, active.credential_id)
+
+
+@pytest.mark.parametrize("edit", ["status_checked_at - interval '1 day'", "null", "certificate"])
+async def test_whoever_edits_the_database_makes_no_old_list_good_news(
+    database: Stack, partner: Partner, active: Credential, edit: str
+) -> None:
+    now = partner.sam.clock.now()
+    await note(partner, active, "suspended", checked_at=now - timedelta(minutes=5))
+    column = "certificate_status = 'valid'" if edit == "certificate" else f"status_checked_at = {edit}"
+    administrator = await database.postgres.connect()
+    await administrator.execute(
+        f"update sam.credentials set {column} where credential_id = $1",
+        active.credential_id,
+    )
+    await administrator.close()
+    old = crl(partner.enrollment.root, now=now, age=timedelta(hours=1))
+    assert await code_of(note(partner, active, "valid", evidence=old)) is Code.RECORD_DAMAGED
+    assert await code_of(authorize(partner, active.credential_id)) is Code.RECORD_DAMAGED
+
+
+async def test_a_suspension_of_before_its_time_was_sealed_is_taken_back_by_nothing(
+    partner: Partner, active: Credential
+) -> None:
+    async with partner.sam.store.transaction() as connection:
+        row = await partner.sam.store.locked_credential(connection, active.credential_id)
+        await partner.sam.store.change_credential(connection, replace(row, certificate_status="suspended"))
+    fresh = crl(partner.enrollment.root, now=partner.sam.clock.now())
+    assert (await note(partner, active, "valid", evidence=fresh)).certificate_status == "suspended"
+
+
 async def test_when_a_ca_was_last_asked_is_remembered_and_is_no_leaf(partner: Partner, active: Credential) -> None:
     at = partner.sam.clock.now() - timedelta(seconds=30)
     row = await note(partner, active, "valid", checked_at=at)
     assert row.status_checked_at == at
-    assert (row.version, row.mac) == (active.version, active.mac)
+    assert row.version == active.version  # who reads the row to change it is not in the way of this
+    assert row.mac != active.mac
     assert (await note(partner, active, "valid", checked_at=at - timedelta(hours=1))).status_checked_at == at
     future = partner.sam.clock.now() + timedelta(days=1)
     seen = (await note(partner, active, "valid", checked_at=future)).status_checked_at

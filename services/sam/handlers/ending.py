@@ -66,7 +66,7 @@ class Store(Protocol):
 
     async def spent(self, after: str, *, unused: timedelta, kept: timedelta) -> list[str]: ...
 
-    async def note_checked(self, connection: Connection, credential_id: str, *, at: datetime) -> None: ...
+    async def note_checked(self, connection: Connection, credential: Credential) -> None: ...
 
     async def refuse_token(self, connection: Connection, token_id: str, *, until: datetime) -> None: ...
 
@@ -209,14 +209,14 @@ class EndingHandlers:
             checked_at = min(job.checked_at or job.at, self.now())
             outcome = "success"
             if job.status == credential.certificate_status:
-                await self.store.note_checked(connection, credential.credential_id, at=checked_at)
+                await self._note_checked(connection, credential, checked_at)
                 return
             if job.status == "valid":
                 outcome = await self._resume(connection, credential, job)
             else:
-                stopped = replace(credential, certificate_status=job.status)
+                heard_at = _later(credential.status_checked_at, checked_at)
+                stopped = replace(credential, certificate_status=job.status, status_checked_at=heard_at)
                 stopped = await self.store.change_credential(connection, stopped)
-                await self.store.note_checked(connection, credential.credential_id, at=checked_at)
                 if job.status == "revoked":
                     await end(
                         self.store,
@@ -271,9 +271,13 @@ class EndingHandlers:
         except RakkanError as refusal:
             log.warning("good news not believed", credential_id=credential.credential_id, why=refusal.detail)
             return "refused"
-        await self.store.change_credential(connection, replace(credential, certificate_status="valid"))
-        await self.store.note_checked(connection, credential.credential_id, at=said_at)
+        resumed = replace(credential, certificate_status="valid", status_checked_at=said_at)
+        await self.store.change_credential(connection, resumed)
         return "success"
+
+    async def _note_checked(self, connection: Connection, credential: Credential, at: datetime) -> None:
+        if credential.status_checked_at is None or credential.status_checked_at < at:
+            await self.store.note_checked(connection, replace(credential, status_checked_at=at))
 
     async def _note(
         self,
@@ -295,6 +299,10 @@ class EndingHandlers:
             subject=subject,
             outcome=outcome,
         )
+
+
+def _later(known: datetime | None, heard: datetime) -> datetime:
+    return heard if known is None else max(known, heard)
 
 
 def _is_to_destroy(credential: Credential) -> bool:

@@ -39,7 +39,7 @@ _ADD_CREDENTIAL = f"""
 _CHANGE_CREDENTIAL = """
     update credentials set state = $3, reason = $4, share = $5, public_key = $6, order_id = $7, chain = $8,
         certificate_status = $9, not_after = $10, version = version + 1, mac = $11, key_id = $12, csr = $13,
-        renewal_id = $14, ending = $15, revoke_as = $16, touched_at = now()
+        renewal_id = $14, ending = $15, revoke_as = $16, status_checked_at = $17, touched_at = now()
     where credential_id = $1 and version = $2
 """
 _UNDER_WAY_FOR = f"""
@@ -97,8 +97,7 @@ _SPENT = """
     order by credential_id limit 100
 """
 _NOTE_CHECKED = """
-    update credentials set status_checked_at = $2
-    where credential_id = $1 and (status_checked_at is null or status_checked_at < $2)
+    update credentials set status_checked_at = $3, mac = $4 where credential_id = $1 and version = $2
 """
 _END_AUTHORIZATIONS = "update authorizations set replaced = true where credential_id = $1 and not replaced"
 _STUCK = """
@@ -175,6 +174,7 @@ class CredentialStore(StoreBase):
             credential.renewal_id,
             credential.ending,
             credential.revoke_as,
+            credential.status_checked_at,
         )
         changed_one(changed)
         return sealed
@@ -217,9 +217,14 @@ class CredentialStore(StoreBase):
         """What was authorized for the old key is not good for the new one: its signer saw another certificate."""
         await connection.execute(_END_AUTHORIZATIONS, credential_id)
 
-    async def note_checked(self, connection: Connection, credential_id: str, *, at: datetime) -> None:
-        """When its CA last said what the row says. Not part of the seal: nothing is decided by it."""
-        await connection.execute(_NOTE_CHECKED, credential_id, at)
+    async def note_checked(self, connection: Connection, credential: Credential) -> None:
+        """When its CA last said what the row says. The row is locked by the caller.
+
+        Not a new version: whoever reads the row to change it is not in the way of what is noted every hour.
+        """
+        mac = self._seal.seal(credential).mac
+        known = (credential.credential_id, credential.version)
+        changed_one(await connection.execute(_NOTE_CHECKED, *known, credential.status_checked_at, mac))
 
     async def touch_stuck(self, connection: Connection, *, older: timedelta) -> list[tuple[str, State]]:
         """Credentials whose next step has not come for so long, taken so that nobody else takes them now."""
