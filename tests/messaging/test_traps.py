@@ -210,6 +210,7 @@ class Gone:
         raise self._end
 
     async def reject(self, *, requeue: bool) -> None:
+        assert requeue
         raise self._end
 
 
