@@ -18,22 +18,28 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from deploy.local.authorities import SERVICES, credential_at
 from deploy.local.document import write_document
 from deploy.local.enrollment import Enrollment, Signer
 from deploy.local.foreign import LOCAL_SERVICE, NAME, ForeignCA, anchors_of
+from deploy.local.home import CHECKOUT
 from deploy.local.partner import sign_pdf
 from deploy.local.progress import Progress
 from deploy.local.stack import Stack
 from deploy.local.validators import validate
+from tests.support.by_hand import ByHand
+from tests.support.waiting import until
 
 DIGEST = base64.b64encode(hashlib.sha256(b"a document").digest()).decode()
 SHA256 = "2.16.840.1.101.3.4.2.1"
 ONCE = {"once": "p256", "once-rsa": "rsa3072"}
 """Qualifier, and profile of the same name, to the kind of key. RSA keys come of the SVG's pool where it has one."""
 SIGN_ALGORITHMS = {"p256": "1.2.840.10045.4.3.2", "rsa3072": "1.2.840.113549.1.1.11"}
+BY_POST = "by-post"
 _PATIENCE_S = 60.0
 
 
@@ -44,6 +50,8 @@ class Two:
     stack: Stack
     token: str
     signer: Signer
+    by_post: ByHand
+    """A third CA, which knows no protocol."""
 
     def url(self, service: str = "") -> str:
         base = self.stack.rooms.gateway_url
@@ -73,6 +81,25 @@ class Two:
         assert status == 201, made
         return str(made["credentialID"])
 
+    def signed(self, credential_id: str) -> bytes:
+        hashes: dict[str, Any] = {"hashes": [DIGEST], "hashAlgorithmOID": SHA256}
+        factors = [{"id": "PIN", "value": self.signer.pin}]
+        status, told = self.call(
+            "credentials/authorize", credentialID=credential_id, numSignatures=1, authData=factors, **hashes
+        )
+        assert status == 200, told
+        named: dict[str, Any] = {"credentialID": credential_id, "SAD": told["SAD"], "signAlgo": SIGN_ALGORITHMS["p256"]}
+        status, told = self.call("signatures/signHash", **named, **hashes)
+        assert status == 200, told
+        return base64.b64decode(told["signatures"][0])
+
+    def orders(self, *words: str) -> dict[str, dict[str, Any]]:
+        """What the operator is shown of the orders at the CA by post."""
+        argv, environment = self.stack.rooms.operator(["--json", "ca", "orders", "--authority", BY_POST, *words])
+        identity = self.stack.rooms.account.identity()
+        said = subprocess.run(argv, env=environment, cwd=CHECKOUT, capture_output=True, check=True, **identity)  # noqa: S603 - our own command
+        return {row["order"]: row for row in json.loads(said.stdout)["orders"]}
+
     def wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while not condition():
@@ -81,13 +108,13 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-async def two(suite: Stack) -> Two:
+async def two(suite: Stack, tmp_path_factory: pytest.TempPathFactory) -> Two:
     if not ForeignCA.is_installed():
         pytest.skip("cfssl is not installed: apt-get install golang-cfssl")
-    return await asyncio.to_thread(_started, suite)
+    return await asyncio.to_thread(_started, suite, ByHand(tmp_path_factory.mktemp("by-post")))
 
 
-def _started(suite: Stack) -> Two:
+def _started(suite: Stack, by_post: ByHand) -> Two:
     enrollment, progress = Enrollment(suite), Progress()
     enrollment.make(progress)
     ForeignCA(suite).start()
@@ -103,8 +130,15 @@ def _started(suite: Stack) -> Two:
             "key_algorithms": [key],
         }
     profiles["by-hand"] = {"label": "By hand", "issuance": "external"}
+    registry["certification_authorities"][BY_POST] = {
+        "label": "Example CA by post",
+        "protocol": "manual",
+        "anchors": [by_post.root],
+        "profiles": {"signing": {"label": "Document signing", "issuance": "external"}},
+        "default_profile": "signing",
+    }
     suite.rooms.registry.write(registry)
-    two = Two(suite, enrollment.token(), enrollment.second_signer(progress))
+    two = Two(suite, enrollment.token(), enrollment.second_signer(progress), by_post)
     for service in SERVICES:
         credential_at(two.url(service), token=two.token, user_id=two.signer.user_id)
     return two
@@ -208,6 +242,31 @@ async def test_a_key_is_made_for_one_authorization(two: Two, qualifier: str) -> 
     assert (status, refused["error"]) == (400, "invalid_authentication_data")
 
 
+async def test_an_rsa_key_for_one_authorization_comes_of_the_pool(two: Two) -> None:
+    administrator = await two.stack.postgres.connect()
+
+    async def pooled() -> set[bytes]:
+        rows = await administrator.fetch("select public_key from svg.key_pool where key_algorithm = 'rsa3072'")
+        return {row["public_key"] for row in rows}
+
+    async def is_filled() -> bool:
+        return bool(await pooled())
+
+    try:
+        await until(is_filled, within_s=_PATIENCE_S)
+        before = await pooled()
+        asked: dict[str, Any] = {"signatureQualifier": "once-rsa", "userID": two.signer.user_id, "numSignatures": 1}
+        asked |= {"hashes": [DIGEST], "hashAlgorithmOID": SHA256, "authData": [{"id": "PIN", "value": two.signer.pin}]}
+        status, told = await asyncio.to_thread(two.call, "credentials/authorize", **asked)
+        assert status == 200, told
+        shown = await asyncio.to_thread(two.info, told["credentialID"])
+        key = _key(shown["cert"]["certificates"][0])
+        assert key in before
+        assert key not in await pooled()
+    finally:
+        await administrator.close()
+
+
 async def test_who_can_wait_gets_a_handle_and_a_certificate_by_hand_is_checked(two: Two) -> None:
     wanted = {"certificationAuthority": "local", "certificateProfile": "by-hand"}
     members: dict[str, Any] = {
@@ -220,6 +279,35 @@ async def test_who_can_wait_gets_a_handle_and_a_certificate_by_hand_is_checked(t
     await asyncio.to_thread(
         two.wait, lambda: two.call("credentials/createCheck", handle=told["handle"])[0] in (200, 400)
     )
+
+
+async def test_a_certificate_that_a_partner_brings_signs_and_is_known_to_the_operator(two: Two) -> None:
+    await asyncio.to_thread(_bring_and_end, two)
+
+
+def _bring_and_end(two: Two) -> None:
+    asked: dict[str, Any] = {"userID": two.signer.user_id, "operationMode": "A"}
+    wanted: Any = {"certificationAuthority": BY_POST}
+    # The rooms take up the registry one by one.
+    two.wait(lambda: two.call("credentials/create", credentialCreationRequest=wanted, **asked)[0] == 202)
+    _, made = two.call("credentials/create", credentialCreationRequest=wanted, **asked)
+    credential_id = made["credentialID"]
+    two.wait(lambda: two.call("credentials/csr", credentialID=credential_id)[0] == 200)
+    _, told = two.call("credentials/csr", credentialID=credential_id)
+    two.wait(lambda: two.orders().get(credential_id, {}).get("state") == "pending")
+    issued = two.by_post.issue(base64.b64decode(told["csr"]))
+    chain = [x509.load_pem_x509_certificate(file.read_bytes()) for file in (issued, two.by_post.issuing)]
+    certificates = [base64.b64encode(one.public_bytes(Encoding.DER)).decode() for one in chain]
+    status, refused = two.call("credentials/certificate", credentialID=credential_id, certificates=certificates)
+    assert status == 204, refused
+    key = chain[0].public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(two.signed(credential_id), b"a document", ec.ECDSA(hashes.SHA256()))
+    two.wait(lambda: credential_id in two.orders("--state", "confirmed"))
+    assert two.orders("--state", "confirmed")[credential_id]["serial"] == f"{chain[0].serial_number:x}"
+    deletion: Any = {"credentialID": credential_id, "revoke": True, "revocationReason": 4}
+    assert two.call("credentials/delete", credentialDeletionRequest=deletion)[0] == 204
+    two.wait(lambda: "by hand" in (two.orders().get(credential_id, {}).get("not revoked") or ""))
 
 
 async def test_a_client_that_names_no_ca_of_ours_gets_none(two: Two) -> None:
