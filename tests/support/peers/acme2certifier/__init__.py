@@ -7,6 +7,7 @@ from cryptography import x509
 
 from deploy.local.program import wait_until
 from tests.support.openssl import openssl
+from tests.support.peers import Lack
 from tests.support.peers.environments import environment
 from tests.support.peers.pebble import account_key
 from tests.support.peers.running import free_port, listening, program, write_secrets
@@ -48,6 +49,7 @@ authorityKeyIdentifier: keyid
 
 class Acme2Certifier:
     name = "acme2certifier"
+    lacks: frozenset[Lack] = frozenset()
 
     def start(self, folder: Path) -> None:
         python = environment("acme2certifier") / "python"
@@ -87,6 +89,7 @@ class Acme2Certifier:
             "profiles": {
                 "signing": {
                     "label": "Document signing",
+                    "dns_name": "{credential_id}.signers.example",
                     "extended_key_usages": [EMAIL_PROTECTION],
                     "validity_days_max": 365,
                 }
@@ -95,5 +98,8 @@ class Acme2Certifier:
         }
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
-        crl = x509.load_pem_x509_crl((self.folder / "ca.crl").read_bytes())
+        file = self.folder / "ca.crl"
+        if not file.exists():  # it writes one when it revokes for the first time
+            return False
+        crl = x509.load_pem_x509_crl(file.read_bytes())
         return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
