@@ -117,8 +117,7 @@ class EnrollingHandlers:
             profile=request.profile,
             authority=request.authority,
             otp_required=request.otp_required,
-            # What is approved by passkey is a list of hashes.
-            hashes_required=request.hashes_required or request.assurance == PASSKEY,
+            hashes_required=request.hashes_required or request.assurance == PASSKEY,  # who approves is shown hashes
             signatures_max=request.signatures_max,
             state=State.REQUESTED,
             reason=None,
