@@ -2,9 +2,10 @@
 
 What ACME cannot name: a person. Its identifiers are domains, addresses and the like, and a server of its letter has the
 request name exactly those and drops the rest of the subject. This adapter orders for what the request names in its
-subjectAltName, else for the one `identifier` of the connection; whether the certificate bears the signer's name is for
-the CA's own set-up, and the SAM refuses one that does not. Nor is control of a domain proved here: the CA takes the
-account, bound to one of its own (external account binding), for the proof, and challenges are only told to begin.
+subjectAltName, where the SAM puts a DNS name if the profile has a `dns_name`, else for the one `identifier` of the
+connection. Whether the certificate bears the signer's name besides is for the CA's own set-up, and the SAM refuses one
+that does not. Nor is control of a domain proved here: the CA takes the account, bound to one of its own (external
+account binding), for the proof, and challenges are only told to begin.
 
 The order's address is durable before anything is finalized, and every step looks at the order as it is: nothing that
 breaks off makes a second certificate.
@@ -53,7 +54,7 @@ class Connection(Entry):
     binding_key_id: Label | None = None
     binding_key: SecretName | None = None
     identifier: Name | None = None
-    """The domain to order for where a request names none, as the SAM's never do."""
+    """The domain to order for where a request names none: for a CA that compares no names."""
     challenge: Literal["http-01", "dns-01", "tls-alpn-01"] = "http-01"
     """Which one is told to begin where the CA wants one."""
     tls_anchors: tuple[PEM, ...] = ()

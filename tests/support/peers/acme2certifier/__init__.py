@@ -7,7 +7,7 @@ from cryptography import x509
 
 from deploy.local.program import wait_until
 from tests.support.openssl import openssl
-from tests.support.peers import Lack
+from tests.support.peers import Lack, example
 from tests.support.peers.environments import environment
 from tests.support.peers.pebble import account_key
 from tests.support.peers.running import free_port, listening, program, write_secrets
@@ -77,25 +77,10 @@ class Acme2Certifier:
         self.program.stop()
 
     def entry(self) -> dict[str, Any]:
-        return {
-            "label": "Example CA behind ACME",
-            "protocol": "acme",
-            "connection": {
-                "directory": f"{self.url}/directory",
-                "account_key": "account",
-                "contacts": ["mailto:ra@signers.example"],
-            },
-            "anchors": [(self.folder / "ca.pem").read_text()],
-            "profiles": {
-                "signing": {
-                    "label": "Document signing",
-                    "dns_name": "{credential_id}.signers.example",
-                    "extended_key_usages": [EMAIL_PROTECTION],
-                    "validity_days_max": 365,
-                }
-            },
-            "default_profile": "signing",
-        }
+        account = {"account_key": "account", "binding_key_id": None, "binding_key": None}
+        entry = example("acme", directory=f"{self.url}/directory", **account)
+        entry["profiles"]["signing"]["extended_key_usages"] = [EMAIL_PROTECTION]
+        return entry | {"anchors": [(self.folder / "ca.pem").read_text()]}
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
         file = self.folder / "ca.crl"
