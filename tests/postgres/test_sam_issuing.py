@@ -19,6 +19,7 @@ from shared.contracts.issuance import (
     PrepareOnce,
     ReadRequest,
     RemoveCredential,
+    RenewCredential,
 )
 from shared.contracts.sam import (
     AddSigner,
@@ -266,6 +267,35 @@ async def test_a_certificate_by_hand_is_checked_like_any_other(partner: Partner)
     brought = await partner.sam.pool.fetch("select body from outbox where message_id = $1", f"brought:{row.order_id}")
     (note,) = (NoteCertificate.model_validate_json(one["body"]) for one in brought)
     assert (note.order_id, note.chain) == (linked.order_id, linked.chain)
+
+
+async def test_a_certificate_by_hand_is_renewed_by_hand(partner: Partner) -> None:
+    by_hand = SIGNING | {"issuance": "external"}
+    partner.sam.registry.add("local", partner.enrollment.root.certificate, profiles={"signing": by_hand})
+    changing = partner.sam.changing
+    made = await partner.create()
+    row = await partner.prepare(made.credential_id)
+
+    async def install(*, issuer: Any = None) -> None:
+        chain = ((await partner.certificate(row, issuer=issuer)).public_bytes(Encoding.DER),)
+        await partner.ask(
+            changing.install_certificate, InstallCertificate, credential_id=made.credential_id, chain=chain
+        )
+
+    await install()
+    first = await partner.row(made.credential_id)
+    await partner.ask(changing.renew_credential, RenewCredential, credential_id=made.credential_id, rekey=False)
+    request = await partner.ask(changing.read_request, ReadRequest, credential_id=made.credential_id)
+    assert request.csr == row.csr
+    assert await code_of(install(issuer=partner.rival)) is Code.CERTIFICATE_REFUSED
+    assert (await partner.row(made.credential_id)).chain == first.chain
+    renewal_id = (await partner.row(made.credential_id)).renewal_id
+    await install()
+    renewed = await partner.row(made.credential_id)
+    assert (renewed.state, renewed.order_id, renewed.renewal_id) == (State.ACTIVE, renewal_id, None)
+    assert renewed.chain != first.chain
+    assert await partner.sam.pool.fetchval("select count(*) from outbox where message_id = $1", f"brought:{renewal_id}")
+    assert await code_of(install()) is Code.CREDENTIAL_DISABLED
 
 
 async def test_no_certificate_is_installed_where_the_ca_issues_itself(partner: Partner) -> None:

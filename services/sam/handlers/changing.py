@@ -135,7 +135,8 @@ class ChangingHandlers:
             signer = await self.store.signer(credential.signer_id, connection)
         if waiting.state in (State.REQUESTED, State.GENERATED) or waiting.csr is None:
             raise RakkanError(Code.ISSUANCE_PENDING, "its key is not made yet")
-        origin = self.ordering.origin_of(waiting, signer, order_id=waiting.order_id or waiting.credential_id)
+        order_id = waiting.renewal_id or waiting.order_id or waiting.credential_id
+        origin = self.ordering.origin_of(waiting, signer, order_id=order_id)
         return RequestRead(csr=waiting.csr, origin=origin)
 
     async def install_certificate(self, request: InstallCertificate) -> Done:
@@ -147,16 +148,18 @@ class ChangingHandlers:
             raise RakkanError(Code.CREDENTIAL_DISABLED, "its certificates come from the CA itself")
         async with self.store.transaction() as connection:
             waiting = await self._waiting(connection, found)
-            if waiting.state is not State.ORDERED:
+            if waiting.state is not State.ORDERED and waiting.renewal_id is None:
                 raise RakkanError(Code.ISSUANCE_PENDING, "its key is not made yet")
             await self.ordering.install(connection, waiting, request.chain)
             await self._note(connection, "certificate.installed", found, token)
         return Done()
 
     async def _waiting(self, connection: Connection, credential: Credential) -> Credential:
-        """The row that waits for a certificate: the credential's own, or that of its next key."""
+        """The row that waits for a certificate: the credential's own (its first, or a renewal), or its next key's."""
         current = await self.store.locked_credential(connection, credential.credential_id)
         if current.state in (State.REQUESTED, State.GENERATED, State.ORDERED):
+            return current
+        if current.renewal_id is not None and current.state in (State.ACTIVE, State.SUSPENDED):
             return current
         next_key = await self.store.superseding(connection, credential.credential_id)
         if next_key is None:

@@ -87,9 +87,13 @@ class OrderingHandlers:
     async def install(self, connection: Connection, credential: Credential, chain: tuple[bytes, ...]) -> None:
         """Link what came by hand; CERTIFICATE_REFUSED leaves everything as it was, so that the right one can follow."""
         not_after = await self._check(connection, credential, chain)
-        await self._link(connection, credential, chain, not_after)
+        order_id = credential.renewal_id or credential.order_id or credential.credential_id
+        if credential.renewal_id is not None:
+            await self._link_renewed(connection, credential, credential.renewal_id, chain, not_after)
+        else:
+            await self._link(connection, credential, chain, not_after)
         # The connector watches and revokes only what it knows.
-        note = NoteCertificate(order_id=credential.order_id or credential.credential_id, chain=chain)
+        note = NoteCertificate(order_id=order_id, chain=chain)
         await outbox.post(connection, note, message_id=f"brought:{note.order_id}")
 
     async def refuse_order(self, job: RefuseOrder) -> None:
@@ -251,19 +255,29 @@ class OrderingHandlers:
             await self._refuse_renewal(connection, credential, refusal.detail)
             await _confirm(connection, job.order_id, refused=refusal.detail)
             return
+        await self._link_renewed(connection, credential, job.order_id, job.chain, not_after)
+        await _confirm(connection, job.order_id)
+
+    async def _link_renewed(
+        self,
+        connection: Connection,
+        credential: Credential,
+        order_id: str,
+        chain: tuple[bytes, ...],
+        not_after: datetime,
+    ) -> None:
         renewed = replace(
             credential,
             reason=None,
-            order_id=job.order_id,
+            order_id=order_id,
             renewal_id=None,
-            chain=job.chain,
+            chain=chain,
             certificate_status="valid",
             not_after=not_after,
         )
         await self.store.change_credential(connection, renewed)
         await self.store.end_authorizations(connection, credential.credential_id)
-        await _confirm(connection, job.order_id)
-        certificate_hash = sha256(job.chain[0]).hexdigest()
+        certificate_hash = sha256(chain[0]).hexdigest()
         await self._note(connection, "certificate.renewed", renewed, certificate_hash=certificate_hash)
 
     async def _refuse(self, connection: Connection, credential: Credential, reason: str) -> None:
