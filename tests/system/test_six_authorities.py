@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 
 from deploy.local.stack import Stack
+from shared.errors import Code, RakkanError
 from tests.support.peers import Lack
 from tests.support.peers.acme2certifier import Acme2Certifier
 from tests.support.peers.bouncy_castle import BouncyCastle
@@ -16,7 +17,7 @@ from tests.support.peers.cfssl import CFSSL
 from tests.support.peers.django_ca import DjangoCA
 from tests.support.peers.openbao import OpenBao
 from tests.support.signatures import ECDSA_SHA256, verify
-from tests.support.six import NAME, PIN, USER, Peer, Six, connected
+from tests.support.six import NAME, PIN, TENANT, USER, Peer, Six, connected
 from tests.support.waiting import until
 
 PROTOCOLS = {
@@ -115,6 +116,15 @@ async def test_a_ca_that_certifies_machines_finds_a_dns_name_which_the_next_key_
     for certificate in (before, after):
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert list(names) == [x509.DNSName(f"{enrolled.kept}.signers.example.com")]
+
+
+async def test_an_id_that_cannot_be_in_a_dns_name_is_refused_before_its_key_is_made(six: Six) -> None:
+    await six.at(Acme2Certifier.name)
+    words = ("--tenant", TENANT, "--user", USER, "--authority", Acme2Certifier.name)
+    with pytest.raises(RakkanError) as refusal:
+        await six.world.operate("add-credential", "contracts_2", *words)
+    assert refusal.value.code is Code.PROFILE_UNKNOWN
+    assert "contracts_2.signers.example.com" in refusal.value.detail
 
 
 async def test_one_service_holds_them_all(six: Six) -> None:
