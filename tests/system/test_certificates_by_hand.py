@@ -125,8 +125,9 @@ async def test_requests_leave_as_a_file_and_certificates_come_back_as_files(room
         assert status == 0, told
         async with asyncio.timeout(20):
             accepted = await heard.get()
-        assert isinstance(accepted, AcceptCertificate)
-        assert accepted.order_id == order_id
+            # The connector tells of what other tests had certified, too.
+            while not isinstance(accepted, AcceptCertificate) or accepted.order_id != order_id:
+                accepted = await heard.get()
         assert len(accepted.chain) == 3
         status, told = await say(room, "--json", *said)
         assert status == 0
