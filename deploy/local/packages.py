@@ -50,6 +50,7 @@ FOR_TESTS: Mapping[str, Callable[[], object]] = {
     "default-jdk-headless": lambda: shutil.which("javac"),
     "libbcpkix-java": lambda: Path("/usr/share/java/bcpkix.jar").exists(),
     "golang-cfssl": lambda: shutil.which("cfssl"),
+    "gnutls-bin": lambda: shutil.which("certtool"),
     "pebble": lambda: shutil.which("pebble"),
     "strongswan-pki": lambda: shutil.which("pki"),
     "libstrongswan-standard-plugins": lambda: Path("/usr/lib/ipsec/plugins/libstrongswan-openssl.so").exists(),

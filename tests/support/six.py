@@ -23,7 +23,7 @@ from tests.support.buses import bus_of
 from tests.support.openssl import openssl
 from tests.support.partner import Partner
 from tests.support.peers import Lack, Missing, leave_out
-from tests.support.peers.by_files import OpenSSLByFiles
+from tests.support.peers.by_files import ByFiles
 from tests.support.waiting import until
 from tests.support.world import World
 
@@ -111,7 +111,7 @@ class Six:
         kept = made["credentialID"]
         words = ("--tenant", TENANT, "--user", USER, "--authority", peer.name)
         await self.world.operate("add-credential", ended, *words)
-        if isinstance(peer, OpenSSLByFiles):
+        if isinstance(peer, ByFiles):
             await self._carry(peer, orders=2)
 
         async def usable() -> bool:
@@ -125,9 +125,9 @@ class Six:
         await _until(usable, made)
         return Enrolled(kept, ended)
 
-    async def _carry(self, peer: OpenSSLByFiles, *, orders: int) -> None:
+    async def _carry(self, peer: ByFiles, *, orders: int) -> None:
         """What an operator does with a CA that has no API."""
-        bundles = (self.folder / f"bundle-{number}.json" for number in itertools.count())
+        bundles = (self.folder / f"{peer.name}-{number}.json" for number in itertools.count())
         bundle = self.folder
 
         async def exported() -> bool:

@@ -12,7 +12,7 @@ from shared.errors import Code, RakkanError
 from tests.support.peers import Lack
 from tests.support.peers.acme2certifier import Acme2Certifier
 from tests.support.peers.bouncy_castle import BouncyCastle
-from tests.support.peers.by_files import OpenSSLByFiles
+from tests.support.peers.by_files import GnuTLSByFiles, OpenSSLByFiles
 from tests.support.peers.cfssl import CFSSL
 from tests.support.peers.django_ca import DjangoCA
 from tests.support.peers.openbao import OpenBao
@@ -27,13 +27,14 @@ PROTOCOLS = {
     BouncyCastle.name: "cmp",
     Acme2Certifier.name: "acme",
     OpenSSLByFiles.name: "manual",
+    GnuTLSByFiles.name: "manual",
 }
 _STATUS_S = 40.0
 
 
 @pytest.fixture(scope="module")
 async def six(suite: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Six]:
-    peers = (CFSSL(), OpenBao(), DjangoCA(), BouncyCastle(), Acme2Certifier(), OpenSSLByFiles())
+    peers = (CFSSL(), OpenBao(), DjangoCA(), BouncyCastle(), Acme2Certifier(), OpenSSLByFiles(), GnuTLSByFiles())
     async with connected(suite, peers, tmp_path_factory.mktemp("six")) as six:
         yield six
 
