@@ -35,7 +35,10 @@ from tests.bench.report import table
 from tests.support import counting_ca, ordering
 from tests.support.buses import bus_of
 from tests.support.peers import AuthorityPeer, Missing
+from tests.support.peers.bouncy_castle import BouncyCastle
 from tests.support.peers.cfssl import CFSSL
+from tests.support.peers.django_ca import DjangoCA
+from tests.support.peers.est import EST
 from tests.support.peers.openbao import OpenBao
 from tests.support.waiting import until
 
@@ -47,8 +50,8 @@ _SOLO = 40
 """Orders by which a CA's own rate is found."""
 _WAIT_S = 600.0
 _SENT_AT_ONCE = 50
-PEERS: tuple[type[AuthorityPeer], ...] = (OpenBao, CFSSL)
-"""Those that issue at once: the others of tests/support/peers let us ask again, and that would be what is measured."""
+PEERS: tuple[type[AuthorityPeer], ...] = (OpenBao, CFSSL, DjangoCA, BouncyCastle, EST)
+"""The last three let us ask again. Alone the adapter does so at once, the room after a second at the soonest."""
 _NAMES = ("one", "two", "three", "four", "five")
 _HANGING = "hanging"
 
@@ -200,7 +203,7 @@ async def _alone(peer: AuthorityPeer, entry: dict[str, Any], count: int) -> floa
 
     async def work() -> None:
         while waiting:
-            outcome = await authority.submit(waiting.pop())
+            _, outcome, _ = await ordering.settle(authority, waiting.pop(), peer.attend)
             if not isinstance(outcome, Issued):
                 raise BenchError(f"{peer.name}: {outcome}")
 
